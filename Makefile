@@ -1,0 +1,53 @@
+# The commands of this project. Each line calls a script, a CMake preset or a test runner, which can be called alone.
+.DEFAULT_GOAL := help
+.PHONY: help setup build test unit parity e2e faults demo bench lint format coverage clean
+
+BUILD := build/release
+PYTEST := .venv/bin/python -m pytest -q
+export PATH := $(CURDIR)/.deps/bin:$(CURDIR)/.venv/bin:$(PATH)
+export RANKWISE_BUILD := $(CURDIR)/$(BUILD)
+# mpirun refuses root without both: containers and CI run as root.
+export OMPI_ALLOW_RUN_AS_ROOT := 1
+export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
+
+help: ## this list
+	@sed -En 's/^([a-z0-9]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+setup: ## install what is missing: packages, Rust, .venv (root or sudo)
+	@tools/setup.sh
+
+build: setup ## compile into build/release
+	cmake --preset release && cmake --build --preset release
+
+demo: build ## tune a real model on two ranks and show what it learned
+	tools/demo.sh
+
+test: unit ## everything that proves the build: unit, parity and end-to-end tests
+	$(PYTEST) $(wildcard tests/tools tests/parity tests/e2e)
+
+unit: build ## the C++ tests alone
+	ctest --test-dir $(BUILD) --output-on-failure --parallel $(shell nproc)
+
+parity: build ## the same numbers as PEFT and transformers
+	$(PYTEST) tests/parity
+
+e2e: build ## whole runs of the program
+	$(PYTEST) tests/e2e
+
+faults: build ## kill a run again and again; the result stays equal in every bit
+	$(PYTEST) tests/faults
+
+bench: build ## speed and memory beside PEFT
+	.venv/bin/python tests/bench/run.py
+
+lint: setup ## formatting, scripts, include arrows
+	tools/lint.sh
+
+format: setup ## lay out C++ and Python sources
+	tools/lint.sh --fix
+
+coverage: setup ## line coverage of the rooms without a model
+	tools/coverage.sh
+
+clean: ## delete what was built; .venv, models and data stay
+	rm -rf build

@@ -1,0 +1,57 @@
+# Everything that is not ours, as imported targets. Nothing here is downloaded: `make setup` has put it in place.
+
+# LibTorch out of the Python wheel. Its own CMake package insists on a complete CUDA toolkit and edits global flags,
+# so the few files that we link are named here instead.
+file(GLOB _torch_dirs ${RANKWISE_ROOT}/.venv/lib/python3.*/site-packages/torch)
+find_path(TORCH_DIR share/cmake/Torch/TorchConfig.cmake HINTS ${_torch_dirs} NO_DEFAULT_PATH
+          DOC "The torch folder of a Python wheel, or an unpacked LibTorch")
+if(NOT TORCH_DIR)
+  message(FATAL_ERROR "LibTorch was not found in .venv. Run `make setup`, or pass -DTORCH_DIR=/path/to/torch.")
+endif()
+cmake_path(GET TORCH_DIR PARENT_PATH _site_packages)
+add_library(Torch::torch INTERFACE IMPORTED)
+# The wheel brings headers of its own fmt, of another version than the system's library: the system's must be found first.
+find_path(_fmt_include fmt/format.h PATHS /usr/include REQUIRED)
+file(MAKE_DIRECTORY ${CMAKE_BINARY_DIR}/include-first)
+file(CREATE_LINK ${_fmt_include}/fmt ${CMAKE_BINARY_DIR}/include-first/fmt SYMBOLIC)
+target_include_directories(Torch::torch SYSTEM INTERFACE ${CMAKE_BINARY_DIR}/include-first ${TORCH_DIR}/include ${TORCH_DIR}/include/torch/csrc/api/include)
+target_link_libraries(Torch::torch INTERFACE ${TORCH_DIR}/lib/libtorch_cpu.so ${TORCH_DIR}/lib/libc10.so)
+target_link_options(Torch::torch INTERFACE LINKER:--no-as-needed)
+
+if(RANKWISE_CUDA)
+  find_path(RANKWISE_CUDA_ROOT include/cuda_runtime_api.h HINTS ${_site_packages}/nvidia/cu13 ${CUDAToolkit_ROOT} /usr/local/cuda)
+  find_path(NCCL_ROOT include/nccl.h HINTS ${_site_packages}/nvidia/nccl)
+  if(RANKWISE_CUDA_ROOT AND NCCL_ROOT AND EXISTS ${TORCH_DIR}/lib/libtorch_cuda.so)
+    file(GLOB _nccl ${NCCL_ROOT}/lib/libnccl.so.2)
+    file(GLOB _cudart ${RANKWISE_CUDA_ROOT}/lib/libcudart.so.* ${RANKWISE_CUDA_ROOT}/lib64/libcudart.so)
+    list(GET _cudart 0 _cudart)
+    add_library(Torch::cuda INTERFACE IMPORTED)
+    target_include_directories(Torch::cuda SYSTEM INTERFACE ${RANKWISE_CUDA_ROOT}/include ${NCCL_ROOT}/include)
+    target_link_libraries(Torch::cuda INTERFACE Torch::torch ${TORCH_DIR}/lib/libtorch_cuda.so ${TORCH_DIR}/lib/libc10_cuda.so
+                          ${_nccl} ${_cudart})
+  else()
+    message(STATUS "CUDA toolkit, NCCL or libtorch_cuda.so not found: building for CPUs only (RANKWISE_CUDA=OFF)")
+    set(RANKWISE_CUDA OFF CACHE BOOL "" FORCE)
+  endif()
+endif()
+
+find_package(Threads REQUIRED)
+find_package(MPI REQUIRED COMPONENTS C)
+target_compile_definitions(MPI::MPI_C INTERFACE OMPI_SKIP_MPICXX)  # the C interface alone
+find_package(fmt REQUIRED)
+find_package(spdlog REQUIRED)
+find_package(CLI11 REQUIRED)
+find_package(nlohmann_json REQUIRED)
+find_package(OpenSSL REQUIRED)
+find_package(prometheus-cpp REQUIRED)
+find_package(yaml-cpp REQUIRED)
+find_path(XXHASH_INCLUDE_DIR xxhash.h REQUIRED)
+add_library(xxhash INTERFACE IMPORTED)
+target_include_directories(xxhash SYSTEM INTERFACE ${XXHASH_INCLUDE_DIR})
+target_compile_definitions(xxhash INTERFACE XXH_INLINE_ALL)
+find_library(YAML_CPP_STATIC libyaml-cpp.a)
+add_library(rankwise_yaml INTERFACE)
+target_link_libraries(rankwise_yaml INTERFACE $<IF:$<BOOL:${YAML_CPP_STATIC}>,${YAML_CPP_STATIC},yaml-cpp>)
+if(RANKWISE_TESTS)
+  find_package(GTest REQUIRED)
+endif()
