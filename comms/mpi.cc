@@ -1,0 +1,152 @@
+#include "comms/mpi.h"
+
+#include <ATen/core/Tensor.h>
+#include <mpi.h>
+
+#include <climits>
+
+#include "base/check.h"
+
+namespace rankwise {
+
+void mpi_check(int code, std::string_view operation) {
+  if (code == MPI_SUCCESS) [[likely]] return;
+  char text[MPI_MAX_ERROR_STRING] = {};
+  int length = 0;
+  MPI_Error_string(code, text, &length);
+  throw CommError(fmt::format("{}: {}", operation, std::string_view(text, static_cast<size_t>(length))));
+}
+
+namespace {
+
+MPI_Datatype mpi_type(at::ScalarType dtype) {
+  switch (dtype) {
+    case at::kFloat:
+      return MPI_FLOAT;
+    case at::kDouble:
+      return MPI_DOUBLE;
+    case at::kInt:
+      return MPI_INT32_T;
+    case at::kLong:
+      return MPI_INT64_T;
+    default:
+      throw CommError(fmt::format("all_reduce of {} is not supported over MPI; use float32, float64, int32 or int64",
+                                  c10::toString(dtype)));
+  }
+}
+
+MPI_Op mpi_op(Reduce op) { return op == Reduce::kSum ? MPI_SUM : op == Reduce::kMin ? MPI_MIN : MPI_MAX; }
+
+// MPI counts are ints: larger buffers travel in blocks.
+class ByteBlocks {
+ public:
+  explicit ByteBlocks(size_t bytes) {
+    if (bytes <= INT_MAX) {
+      count_ = static_cast<int>(bytes);
+      return;
+    }
+    RW_CHECK(bytes % kBlock == 0, CommError, "a buffer of {} bytes is above 2 GiB and not a multiple of {}", bytes, kBlock);
+    mpi_check(MPI_Type_contiguous(kBlock, MPI_BYTE, &type_), "MPI_Type_contiguous");
+    mpi_check(MPI_Type_commit(&type_), "MPI_Type_commit");
+    count_ = static_cast<int>(bytes / kBlock);
+  }
+  ~ByteBlocks() {
+    if (type_ != MPI_BYTE) MPI_Type_free(&type_);  // only marks it: operations under way keep it alive
+  }
+  ByteBlocks(const ByteBlocks&) = delete;
+  ByteBlocks& operator=(const ByteBlocks&) = delete;
+  int count() const { return count_; }
+  MPI_Datatype type() const { return type_; }
+
+ private:
+  static constexpr int kBlock = 4096;
+  int count_ = 0;
+  MPI_Datatype type_ = MPI_BYTE;
+};
+
+class MpiCommunicator final : public Communicator {
+ public:
+  MpiCommunicator(MPI_Comm comm, CommObserver* observer) : comm_(comm), observer_(observer) {
+    MPI_Comm_set_errhandler(comm_, MPI_ERRORS_RETURN);
+    MPI_Comm_rank(comm_, &rank_);
+    MPI_Comm_size(comm_, &size_);
+  }
+  // Freeing a communicator is collective, so a destructor must not: finalize() does, or the process ends anyway.
+  ~MpiCommunicator() override = default;
+
+  int rank() const noexcept override { return rank_; }
+  int size() const noexcept override { return size_; }
+  std::string_view transport() const noexcept override { return "mpi"; }
+
+  std::unique_ptr<Communicator> split(int color, int key) override {
+    MPI_Comm part;
+    check_call(MPI_Comm_split(comm_, color, key, &part), "split", 0);
+    return std::make_unique<MpiCommunicator>(part, observer_);
+  }
+
+  Work all_reduce(at::Tensor& tensor, Reduce op) override {
+    RW_CHECK(tensor.is_contiguous() && tensor.is_cpu(), CommError, "all_reduce over MPI needs a contiguous CPU tensor");
+    RW_CHECK(tensor.numel() <= INT_MAX, CommError, "all_reduce of {} elements is above 2^31 - 1", tensor.numel());
+    ++stats_.all_reduce_calls;
+    stats_.all_reduce_bytes += tensor.nbytes();
+    MPI_Request request;
+    check_call(MPI_Iallreduce(MPI_IN_PLACE, tensor.data_ptr(), static_cast<int>(tensor.numel()), mpi_type(tensor.scalar_type()),
+                              mpi_op(op), comm_, &request),
+               "all_reduce", tensor.nbytes());
+    return work(request, "all_reduce", tensor.nbytes());
+  }
+
+  Work all_gather(const at::Tensor& shard, at::Tensor& whole) override {
+    RW_CHECK(whole.nbytes() == shard.nbytes() * static_cast<size_t>(size_), CommError,
+             "all_gather: {} shards of {} bytes for a whole of {}", size_, shard.nbytes(), whole.nbytes());
+    ++stats_.all_gather_calls;
+    stats_.all_gather_bytes += whole.nbytes() - shard.nbytes();
+    const ByteBlocks blocks(shard.nbytes());
+    MPI_Request request;
+    check_call(MPI_Iallgather(shard.data_ptr(), blocks.count(), blocks.type(), whole.data_ptr(), blocks.count(), blocks.type(),
+                              comm_, &request),
+               "all_gather", whole.nbytes());
+    return work(request, "all_gather", whole.nbytes());
+  }
+
+  Work broadcast(at::Tensor& tensor, int root) override {
+    ++stats_.broadcast_calls;
+    stats_.broadcast_bytes += tensor.nbytes();
+    const ByteBlocks blocks(tensor.nbytes());
+    MPI_Request request;
+    check_call(MPI_Ibcast(tensor.data_ptr(), blocks.count(), blocks.type(), root, comm_, &request), "broadcast", tensor.nbytes());
+    return work(request, "broadcast", tensor.nbytes());
+  }
+
+  void check() override {}
+  void finalize() override { check_call(MPI_Comm_free(&comm_), "finalize", 0); }
+  void abort() noexcept override {}  // ending the process is what ends an MPI operation: World::abort
+
+ private:
+  void check_call(int code, std::string_view operation, size_t bytes) const {
+    if (code == MPI_SUCCESS) [[likely]] return;
+    mpi_check(code, fmt::format("rank {} of {}: {} of {} bytes over MPI", rank_, size_, operation, bytes));
+  }
+  Work work(MPI_Request request, std::string_view operation, size_t bytes) {
+    return Work([this, request, operation, bytes]() mutable {
+      if (observer_ != nullptr) observer_->wait_begins(operation);
+      const int code = MPI_Wait(&request, MPI_STATUS_IGNORE);
+      if (observer_ != nullptr) observer_->wait_ends();
+      check_call(code, operation, bytes);
+    });
+  }
+
+  MPI_Comm comm_;
+  CommObserver* observer_;
+  int rank_ = 0, size_ = 1;
+};
+
+}  // namespace
+
+std::unique_ptr<Communicator> make_mpi_communicator(CommObserver* observer) {
+  MPI_Comm comm;
+  mpi_check(MPI_Comm_dup(MPI_COMM_WORLD, &comm), "MPI_Comm_dup");
+  return std::make_unique<MpiCommunicator>(comm, observer);
+}
+
+}  // namespace rankwise

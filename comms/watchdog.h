@@ -1,0 +1,60 @@
+// Ends a job that stopped making progress, and says who stopped it. Every rank writes what it does into a slot of memory
+// that the ranks of a host share; the rank whose patience ends first reads all slots, names the ranks that did not reach
+// the operation the others wait in, and leaves with code 71, upon which the launcher ends the rest.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <string_view>
+#include <thread>
+
+#include "comms/communicator.h"
+
+namespace rankwise {
+
+class World;
+
+// What one rank does now. Plain atomics in shared memory: readable while its owner is stopped.
+struct ProgressSlot {
+  std::atomic<int64_t> step{0};
+  std::atomic<uint64_t> beats{0};        // grows with each sign of life
+  std::atomic<uint64_t> operations{0};   // collective operations finished
+  std::atomic<uint32_t> waiting{0};      // 1 while inside a collective operation
+  std::atomic<int32_t> rank{0};
+  char doing[32] = {};                   // phase or operation; may be torn when read, never unterminated
+};
+
+class Watchdog final : public CommObserver {
+ public:
+  // Collective over `world` (a host's ranks share memory). Not started: see start().
+  explicit Watchdog(World& world);
+  ~Watchdog() override;
+  void start(std::chrono::milliseconds timeout);  // from now on silence for this long ends the job
+  void stop() noexcept;
+
+  void beat(std::string_view phase, int64_t step) noexcept;  // the trainer's sign of life
+  void wait_begins(std::string_view operation) noexcept override;
+  void wait_ends() noexcept override;
+
+  // The sentence that names who stopped, from the slots as they are now.
+  std::string diagnosis() const;
+
+ private:
+  void watch(std::chrono::milliseconds timeout);
+  ProgressSlot& mine() const noexcept;
+
+  struct Shared;
+  std::unique_ptr<Shared> shared_;
+  std::string host_;
+  std::mutex mutex_;
+  std::condition_variable stopped_;
+  bool stop_ = false;
+  std::thread thread_;
+};
+
+}  // namespace rankwise
