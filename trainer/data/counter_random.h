@@ -1,0 +1,31 @@
+// Random numbers as a function of a key and a counter. There is no state to save, and the numbers are the same with
+// every compiler and standard library, which std::shuffle and std::uniform_int_distribution do not promise.
+// Source: the output function of SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014).
+#pragma once
+
+#include <cstdint>
+
+namespace rankwise {
+
+constexpr uint64_t mix64(uint64_t x) {
+  x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9ull;
+  x = (x ^ (x >> 27)) * 0x94D049BB133111EBull;
+  return x ^ (x >> 31);
+}
+
+// The counter-th number of the stream of `key`.
+constexpr uint64_t random64(uint64_t key, uint64_t counter) {
+  return mix64(key + (counter + 1) * 0x9E3779B97F4A7C15ull);
+}
+
+// Of 0 .. bound-1. The bias is below bound / 2^64.
+constexpr uint64_t random_below(uint64_t key, uint64_t counter, uint64_t bound) {
+  return static_cast<uint64_t>((static_cast<unsigned __int128>(random64(key, counter)) * bound) >> 64);
+}
+
+// In [0, 1), of 53 bits.
+constexpr double random_unit(uint64_t key, uint64_t counter) {
+  return static_cast<double>(random64(key, counter) >> 11) * 0x1p-53;
+}
+
+}  // namespace rankwise
