@@ -1,0 +1,92 @@
+// The frozen base, sharded: each rank of the shard group keeps one part of every unit and gathers whole units just ahead
+// of their use. It never changes, so nothing is written back, nothing goes stale, and what is still in a buffer is used
+// again. Three steps are kept apart: what is stored (the shard), what is gathered (a unit's buffer), what the GEMM reads
+// (a view of one matrix).
+// One thread at a time. All ranks of the group touch the same units in the same order (touching may gather).
+#pragma once
+
+#include <c10/core/Device.h>
+#include <c10/core/ScalarType.h>
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "comms/communicator.h"
+#include "trainer/weights/gather_schedule.h"
+#include "trainer/weights/model_files.h"
+#include "trainer/weights/unit_layout.h"
+
+namespace at {
+class Tensor;
+}
+
+namespace rankwise {
+
+// Where a matrix lies; cheap to copy, valid as long as the store. What a layer keeps instead of the weight.
+struct WeightHandle {
+  int unit = -1;
+  int64_t begin = 0;
+  std::vector<int64_t> shape;  // [out, in]
+};
+
+struct FrozenStoreOptions {
+  c10::ScalarType dtype = c10::ScalarType::Float;  // stored, gathered and multiplied in
+  int prefetch = 2;                                // units gathered ahead
+  int64_t resident_bytes = 0;                      // units kept whole after their first gather, within this budget
+};
+
+class FrozenStore {
+ public:
+  // Reads this rank's byte ranges, converting while copying. `shard_group` of one rank: everything is kept whole and
+  // nothing is ever gathered (replicate). Throws DataError for a missing tensor or a shape that differs from the spec.
+  FrozenStore(const ModelFiles& files, FrozenSpec spec, std::unique_ptr<Communicator> shard_group,
+              const FrozenStoreOptions& options);
+  ~FrozenStore();
+
+  WeightHandle find(std::string_view name) const;  // Error if the model's spec has no such matrix
+  // One handle over neighbours that lie without a gap in this order, so that one GEMM serves them; nullopt if they do not.
+  std::optional<WeightHandle> find_adjacent(const std::vector<std::string>& names) const;
+
+  void travel(Direction direction);              // of the touches that follow
+  at::Tensor weight(const WeightHandle& handle);  // a view, good until another unit of its pool is touched
+  const at::Tensor& replicated(std::string_view name) const;  // a norm weight or bias
+
+  // 64-bit hash over the 4 KiB leaves of all tensors as stored in the files, summed mod 2^64 over the shard group: the
+  // same at any world size and dtype.
+  uint64_t fingerprint() const noexcept { return fingerprint_; }
+  uint64_t gathered_bytes() const noexcept;        // received from other ranks so far
+  double gather_wait_seconds() const noexcept { return wait_seconds_; }
+  int64_t nonfinite_tensors() const noexcept { return nonfinite_; }  // with a NaN or Inf, seen while loading
+
+ private:
+  struct Unit;
+  struct Pool;
+  void load_unit(const ModelFiles& files, Unit& unit);
+  void load_replicated(const ModelFiles& files);
+  // Elements [begin, end) of one tensor of the files into `out`, hashed leaf by leaf if `counted`.
+  void load_range(const ModelFiles& files, const std::string& name, int64_t begin, at::Tensor out, bool counted);
+  const at::Tensor& whole(int unit);
+  void gather(const GatherAction& action);
+
+  FrozenSpec spec_;
+  std::unique_ptr<Communicator> group_;
+  FrozenStoreOptions options_;
+  std::vector<Unit> units_;
+  std::vector<Pool> pools_;
+  std::map<std::string, at::Tensor, std::less<>> replicated_;
+  std::unique_ptr<GatherSchedule> schedule_;
+  Direction direction_ = Direction::kForward;
+  uint64_t fingerprint_ = 0;
+  int64_t nonfinite_ = 0;
+  double wait_seconds_ = 0;
+};
+
+// Units that stay whole within `budget_bytes`: as many as fit, in the order of their use, ends first.
+std::vector<bool> choose_resident_units(const std::vector<PlacedUnit>& units, int64_t element_bytes, int64_t budget_bytes);
+
+}  // namespace rankwise

@@ -1,0 +1,101 @@
+#include "trainer/weights/tensor_memory.h"
+
+#include <c10/core/Allocator.h>
+#include <c10/core/impl/alloc_cpu.h>
+
+#include <atomic>
+#include <utility>
+
+namespace rankwise {
+namespace {
+
+thread_local TensorKind current_kind = TensorKind::kActivations;
+
+class PeakCounter {
+ public:
+  void add(int64_t bytes) {
+    const int64_t live = live_.fetch_add(bytes, std::memory_order_relaxed) + bytes;
+    int64_t peak = peak_.load(std::memory_order_relaxed);
+    while (live > peak && !peak_.compare_exchange_weak(peak, live, std::memory_order_relaxed)) {
+    }
+  }
+  int64_t live() const { return live_.load(std::memory_order_relaxed); }
+  int64_t peak() const { return peak_.load(std::memory_order_relaxed); }
+  void reset_peak() { peak_.store(live(), std::memory_order_relaxed); }
+
+ private:
+  std::atomic<int64_t> live_{0}, peak_{0};
+};
+
+// LibTorch asks for one allocator for the whole process: the one piece of global state here.
+struct Counters {
+  std::array<PeakCounter, kNumTensorKinds> kinds;
+  PeakCounter total;
+};
+Counters counters;
+
+// Stands before each block, one alignment unit long.
+struct BlockHeader {
+  int64_t bytes;
+  TensorKind kind;
+};
+constexpr size_t kHeaderBytes = 64;
+
+void free_counted(void* data) {
+  if (data == nullptr) return;
+  auto* block = static_cast<char*>(data) - kHeaderBytes;
+  const auto* header = reinterpret_cast<BlockHeader*>(block);
+  counters.kinds[static_cast<size_t>(header->kind)].add(-header->bytes);
+  counters.total.add(-header->bytes);
+  c10::free_cpu(block);
+}
+
+class CountingAllocator final : public c10::Allocator {
+ public:
+  c10::DataPtr allocate(size_t bytes) override {
+    if (bytes == 0) return {nullptr, nullptr, &free_counted, c10::Device(c10::kCPU)};
+    auto* block = static_cast<char*>(c10::alloc_cpu(bytes + kHeaderBytes));
+    new (block) BlockHeader{static_cast<int64_t>(bytes), current_kind};
+    counters.kinds[static_cast<size_t>(current_kind)].add(static_cast<int64_t>(bytes));
+    counters.total.add(static_cast<int64_t>(bytes));
+    void* data = block + kHeaderBytes;
+    return {data, data, &free_counted, c10::Device(c10::kCPU)};
+  }
+  c10::DeleterFnPtr raw_deleter() const override { return &free_counted; }
+  void copy_data(void* destination, const void* source, std::size_t count) const override {
+    default_copy_data(destination, source, count);
+  }
+};
+
+CountingAllocator counting_allocator;
+
+}  // namespace
+
+std::string_view tensor_kind_name(TensorKind kind) {
+  static constexpr std::string_view kNames[kNumTensorKinds] = {"base_shard", "gathered",  "adapter",
+                                                               "gradients",  "optimizer", "activations"};
+  return kNames[static_cast<size_t>(kind)];
+}
+
+void install_tensor_memory() { c10::SetAllocator(c10::kCPU, &counting_allocator, /*priority=*/200); }
+
+TensorMemory tensor_memory() {
+  TensorMemory memory;
+  for (size_t k = 0; k < kNumTensorKinds; ++k) {
+    memory.live_bytes[k] = counters.kinds[k].live();
+    memory.peak_bytes[k] = counters.kinds[k].peak();
+  }
+  memory.live_total = counters.total.live();
+  memory.peak_total = counters.total.peak();
+  return memory;
+}
+
+void reset_tensor_memory_peaks() {
+  for (auto& kind : counters.kinds) kind.reset_peak();
+  counters.total.reset_peak();
+}
+
+TensorScope::TensorScope(TensorKind kind) : outer_(std::exchange(current_kind, kind)) {}
+TensorScope::~TensorScope() { current_kind = outer_; }
+
+}  // namespace rankwise

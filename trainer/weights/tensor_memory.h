@@ -1,0 +1,45 @@
+// Live and peak bytes of CPU tensors by what they are for: an allocator that counts, installed in LibTorch's place.
+// Allocation is LibTorch's own (posix_memalign, 64 bytes); only the counting is ours.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string_view>
+
+namespace rankwise {
+
+enum class TensorKind : uint8_t {
+  kBaseShard,    // this rank's part of the frozen base, and the replicated norms and biases
+  kGathered,     // gathered units: ring, ends and resident
+  kAdapter,      // LoRA parameters (masters and compute copies)
+  kGradients,    // the flat bucket
+  kOptimizer,    // moments
+  kActivations,  // everything else
+};
+inline constexpr int kNumTensorKinds = 6;
+std::string_view tensor_kind_name(TensorKind kind);  // "base_shard", ... : the metrics' label values
+
+struct TensorMemory {
+  std::array<int64_t, kNumTensorKinds> live_bytes{};
+  std::array<int64_t, kNumTensorKinds> peak_bytes{};
+  int64_t live_total = 0;
+  int64_t peak_total = 0;  // of the sum at one moment: at most the sum of the peaks
+};
+
+void install_tensor_memory();         // once, before the first tensor; later tensors are counted
+TensorMemory tensor_memory();         // thread-safe
+void reset_tensor_memory_peaks();     // peaks := live
+
+// Tensors allocated by this thread while it lives are of `kind`. Without one they are activations.
+class TensorScope {
+ public:
+  explicit TensorScope(TensorKind kind);
+  ~TensorScope();
+  TensorScope(const TensorScope&) = delete;
+  TensorScope& operator=(const TensorScope&) = delete;
+
+ private:
+  TensorKind outer_;
+};
+
+}  // namespace rankwise
