@@ -1,0 +1,179 @@
+#include "trainer/model/block.h"
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include "trainer/model/mlp.h"
+#include "trainer/model/norm.h"
+
+namespace rankwise {
+namespace {
+
+// Layers that share an input share a dropout mask.
+enum InputGroup : int64_t { kQkvInput, kOutputInput, kGateUpInput, kDownInput };
+
+std::string layer_prefix(int64_t layer) { return fmt::format("model.layers.{}.", layer); }
+
+LinearPart part(int64_t layer, const char* name, int64_t in, int64_t out, bool bias) {
+  return {layer_prefix(layer) + name, in, out, bias, std::nullopt};
+}
+
+std::vector<LinearPart> qkv_parts(const ModelConfig& c, int64_t layer) {
+  const int64_t q = c.num_attention_heads * c.head_dim, kv = c.num_key_value_heads * c.head_dim;
+  return {part(layer, "self_attn.q_proj", c.hidden_size, q, c.attention_bias),
+          part(layer, "self_attn.k_proj", c.hidden_size, kv, c.attention_bias),
+          part(layer, "self_attn.v_proj", c.hidden_size, kv, c.attention_bias)};
+}
+
+std::vector<LinearPart> gate_up_parts(const ModelConfig& c, int64_t layer) {
+  return {part(layer, "mlp.gate_proj", c.hidden_size, c.intermediate_size, c.mlp_bias),
+          part(layer, "mlp.up_proj", c.hidden_size, c.intermediate_size, c.mlp_bias)};
+}
+
+// The dropout context of one input of this layer; null outside training.
+struct Dropout {
+  Dropout(const BlockContext& context, int64_t layer, InputGroup group)
+      : value{{context.dropout_seed, context.step, layer, group}, context.batch, context.dropout}, on(context.training) {}
+  const DropoutContext* get() const { return on ? &value : nullptr; }
+  DropoutContext value;
+  bool on;
+};
+
+}  // namespace
+
+void BlockSaved::drop_attention() {
+  for (auto* tensor : {&rstd1_N1, &qkv_linear.s_NR, &o_linear.s_NR, &unnormed_qk_NE, &qkv_NE, &out_NF}) tensor->reset();
+  attention.logsumexp.clear();
+}
+
+void BlockSaved::drop_mlp() {
+  for (auto* tensor : {&rstd2_N1, &gate_up_linear.s_NR, &gate_up_NI2}) tensor->reset();
+}
+
+Block::Block(FrozenStore& store, const ModelConfig& c, int64_t layer)
+    : store_(store),
+      prefix_(layer_prefix(layer)),
+      layer_(layer),
+      eps_(c.rms_norm_eps),
+      qk_norm_(c.qk_norm),
+      shape_{c.num_attention_heads, c.num_key_value_heads, c.head_dim,
+             c.layer_is_sliding[static_cast<size_t>(layer)] ? c.sliding_window : std::nullopt},
+      qkv_(store, qkv_parts(c, layer)),
+      o_(store, {part(layer, "self_attn.o_proj", c.num_attention_heads * c.head_dim, c.hidden_size, c.attention_output_bias)}),
+      gate_up_(store, gate_up_parts(c, layer)),
+      down_(store, {part(layer, "mlp.down_proj", c.intermediate_size, c.hidden_size, c.mlp_bias)}),
+      unit_(store.find(prefix_ + "self_attn.q_proj.weight").unit) {}
+
+const at::Tensor& Block::norm_weight(const char* name) const { return store_.replicated(prefix_ + name); }
+
+void Block::norm_heads(at::Tensor& qkv_NE, BlockSaved* saved) const {
+  if (!qk_norm_) return;
+  const int64_t width = (shape_.num_heads + shape_.num_kv_heads) * shape_.head_dim;
+  if (saved != nullptr) saved->unnormed_qk_NE = qkv_NE.narrow(1, 0, width).contiguous();
+  const QkvViews views = split_qkv(qkv_NE, shape_);
+  for (const auto& [heads, name] : {std::pair(views.q_NHD, "self_attn.q_norm.weight"), std::pair(views.k_NKD, "self_attn.k_norm.weight")}) {
+    heads.copy_(rms_norm_apply(heads, rms_norm_rstd(heads, eps_), norm_weight(name)));
+  }
+}
+
+void Block::norm_heads_backward(at::Tensor& dqkv_NE, const BlockSaved& saved) const {
+  if (!qk_norm_) return;
+  const QkvViews gradients = split_qkv(dqkv_NE, shape_);
+  const at::Tensor before = saved.unnormed_qk_NE.unflatten(-1, {-1, shape_.head_dim});
+  const auto backward = [&](const at::Tensor& gradient, const at::Tensor& x, const char* name) {
+    gradient.copy_(rms_norm_backward(gradient.clone(), x, rms_norm_rstd(x, eps_), norm_weight(name)));
+  };
+  backward(gradients.q_NHD, before.narrow(1, 0, shape_.num_heads), "self_attn.q_norm.weight");
+  backward(gradients.k_NKD, before.narrow(1, shape_.num_heads, shape_.num_kv_heads), "self_attn.k_norm.weight");
+}
+
+void Block::rotate(const at::Tensor& qkv_NE, const RopeAngles& angles, bool inverse) const {
+  // q and k are neighbours and rotate alike.
+  apply_rope(qkv_NE.unflatten(-1, {-1, shape_.head_dim}).narrow(1, 0, shape_.num_heads + shape_.num_kv_heads), angles, inverse);
+}
+
+at::Tensor Block::project_qkv(const at::Tensor& x_NC, const at::Tensor& rstd_N1, const DropoutContext* dropout, BlockSaved* saved) {
+  const at::Tensor normed_NC = rms_norm_apply(x_NC, rstd_N1, norm_weight("input_layernorm.weight"));
+  at::Tensor qkv_NE = qkv_.forward(normed_NC, {}, dropout, saved != nullptr ? &saved->qkv_linear : nullptr);
+  norm_heads(qkv_NE, saved);
+  return qkv_NE;
+}
+
+at::Tensor Block::attention_half(const at::Tensor& x_NC, const BlockContext& context, BlockSaved& saved, bool with_output) {
+  saved.rstd1_N1 = rms_norm_rstd(x_NC, eps_);
+  saved.qkv_NE = project_qkv(x_NC, saved.rstd1_N1, Dropout(context, layer_, kQkvInput).get(), &saved);
+  rotate(saved.qkv_NE, context.angles, /*inverse=*/false);
+  saved.out_NF = attention_forward(saved.qkv_NE, context.batch->sample_starts, shape_, saved.attention);
+  if (!with_output) return {};
+  return o_.forward(saved.out_NF, x_NC, Dropout(context, layer_, kOutputInput).get(), &saved.o_linear);
+}
+
+at::Tensor Block::mlp_half(const BlockContext& context, BlockSaved& saved, bool with_output) {
+  saved.rstd2_N1 = rms_norm_rstd(saved.middle_NC, eps_);
+  const at::Tensor normed_NC = rms_norm_apply(saved.middle_NC, saved.rstd2_N1, norm_weight("post_attention_layernorm.weight"));
+  saved.gate_up_NI2 = gate_up_.forward(normed_NC, {}, Dropout(context, layer_, kGateUpInput).get(), &saved.gate_up_linear);
+  if (!with_output) return {};
+  return down_.forward(swiglu(saved.gate_up_NI2), saved.middle_NC, Dropout(context, layer_, kDownInput).get(), &saved.down_linear);
+}
+
+at::Tensor Block::forward(const at::Tensor& x_NC, const BlockContext& context, ActivationPolicy policy, BlockSaved* saved) {
+  BlockSaved now;
+  now.middle_NC = attention_half(x_NC, context, now, true);
+  if (saved == nullptr) now.drop_attention();
+  at::Tensor y_NC = mlp_half(context, now, true);
+  if (saved == nullptr) return y_NC;
+  now.x_NC = x_NC;
+  if (policy != ActivationPolicy::kSave) now.drop_mlp();
+  if (policy == ActivationPolicy::kRecomputeBlock) {
+    now.drop_attention();
+    now.middle_NC.reset();
+  }
+  *saved = std::move(now);
+  return y_NC;
+}
+
+at::Tensor Block::mlp_half_backward(at::Tensor dy_NC, const BlockContext& context, BlockSaved& saved) {
+  const Dropout down_dropout(context, layer_, kDownInput), gate_up_dropout(context, layer_, kGateUpInput);
+  at::Tensor dh_NI = down_.backward(dy_NC, swiglu(saved.gate_up_NI2), down_dropout.get(), saved.down_linear, true);
+  swiglu_backward(dh_NI, saved.gate_up_NI2);
+  dh_NI.reset();
+  const at::Tensor& weight = norm_weight("post_attention_layernorm.weight");
+  const at::Tensor normed_NC = rms_norm_apply(saved.middle_NC, saved.rstd2_N1, weight);
+  at::Tensor dnormed_NC = gate_up_.backward(saved.gate_up_NI2, normed_NC, gate_up_dropout.get(), saved.gate_up_linear, true);
+  saved.gate_up_NI2.reset();
+  return dy_NC.add_(rms_norm_backward(std::move(dnormed_NC), saved.middle_NC, saved.rstd2_N1, weight));
+}
+
+at::Tensor Block::attention_half_backward(at::Tensor dy_NC, const BlockContext& context, BlockSaved& saved, bool need_dx) {
+  const Dropout o_dropout(context, layer_, kOutputInput), qkv_dropout(context, layer_, kQkvInput);
+  const at::Tensor dout_NF = o_.backward(dy_NC, saved.out_NF, o_dropout.get(), saved.o_linear, true);
+  at::Tensor dqkv_NE = attention_backward(dout_NF, saved.qkv_NE, saved.out_NF, context.batch->sample_starts, shape_, saved.attention);
+  rotate(dqkv_NE, context.angles, /*inverse=*/true);
+  norm_heads_backward(dqkv_NE, saved);
+  const at::Tensor& weight = norm_weight("input_layernorm.weight");
+  const at::Tensor normed_NC = rms_norm_apply(saved.x_NC, saved.rstd1_N1, weight);
+  at::Tensor dnormed_NC = qkv_.backward(dqkv_NE, normed_NC, qkv_dropout.get(), saved.qkv_linear, need_dx);
+  if (!need_dx) return {};
+  return dy_NC.add_(rms_norm_backward(std::move(dnormed_NC), saved.x_NC, saved.rstd1_N1, weight));
+}
+
+at::Tensor Block::backward(at::Tensor dy_NC, const BlockContext& context, ActivationPolicy policy, BlockSaved& saved, bool need_dx) {
+  if (policy == ActivationPolicy::kRecomputeBlock) saved.middle_NC = attention_half(saved.x_NC, context, saved, true);
+  if (policy != ActivationPolicy::kSave) mlp_half(context, saved, /*with_output=*/false);
+  at::Tensor dmiddle_NC = mlp_half_backward(std::move(dy_NC), context, saved);
+  return attention_half_backward(std::move(dmiddle_NC), context, saved, need_dx);
+}
+
+at::Tensor Block::extend(const at::Tensor& x_NC, const RopeAngles& angles, History& history) {
+  const at::Tensor qkv_NE = project_qkv(x_NC, rms_norm_rstd(x_NC, eps_), nullptr, nullptr);
+  rotate(qkv_NE, angles, /*inverse=*/false);
+  const QkvViews views = split_qkv(qkv_NE, shape_);
+  history.k_PKD = history.k_PKD.defined() ? at::cat({history.k_PKD, views.k_NKD}) : views.k_NKD.contiguous();
+  history.v_PKD = history.v_PKD.defined() ? at::cat({history.v_PKD, views.v_NKD}) : views.v_NKD.contiguous();
+  const at::Tensor out_NF = attention_with_history(views.q_NHD, history.k_PKD, history.v_PKD, shape_);
+  const at::Tensor middle_NC = o_.forward(out_NF, x_NC, nullptr, nullptr);
+  const at::Tensor normed_NC = rms_norm_apply(middle_NC, rms_norm_rstd(middle_NC, eps_), norm_weight("post_attention_layernorm.weight"));
+  return down_.forward(swiglu(gate_up_.forward(normed_NC, {}, nullptr, nullptr)), middle_NC, nullptr, nullptr);
+}
+
+}  // namespace rankwise

@@ -1,0 +1,173 @@
+#include "trainer/model/decoder.h"
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include "trainer/model/loss.h"
+#include "trainer/model/norm.h"
+
+namespace rankwise {
+namespace {
+
+constexpr const char* kEmbedding = "model.embed_tokens.weight";
+constexpr const char* kHead = "lm_head.weight";
+constexpr const char* kFinalNorm = "model.norm.weight";
+
+at::Tensor tensor_of(const std::vector<int64_t>& values) { return at::tensor(values, at::kLong); }
+
+UnitSpec block_unit(const ModelConfig& c, int64_t layer) {
+  const std::string prefix = fmt::format("model.layers.{}.", layer);
+  const int64_t q = c.num_attention_heads * c.head_dim, kv = c.num_key_value_heads * c.head_dim;
+  return {fmt::format("block {}", layer),
+          UnitPool::kBlocks,
+          {{prefix + "self_attn.q_proj.weight", {q, c.hidden_size}},
+           {prefix + "self_attn.k_proj.weight", {kv, c.hidden_size}},
+           {prefix + "self_attn.v_proj.weight", {kv, c.hidden_size}},
+           {prefix + "self_attn.o_proj.weight", {c.hidden_size, q}},
+           {prefix + "mlp.gate_proj.weight", {c.intermediate_size, c.hidden_size}},
+           {prefix + "mlp.up_proj.weight", {c.intermediate_size, c.hidden_size}},
+           {prefix + "mlp.down_proj.weight", {c.hidden_size, c.intermediate_size}}}};
+}
+
+std::vector<MatrixSpec> replicated_of_block(const ModelConfig& c, int64_t layer) {
+  const std::string prefix = fmt::format("model.layers.{}.", layer);
+  const int64_t q = c.num_attention_heads * c.head_dim, kv = c.num_key_value_heads * c.head_dim;
+  std::vector<MatrixSpec> all = {{prefix + "input_layernorm.weight", {c.hidden_size}},
+                                 {prefix + "post_attention_layernorm.weight", {c.hidden_size}}};
+  const auto add = [&](bool present, const char* name, int64_t size) {
+    if (present) all.push_back({prefix + name, {size}});
+  };
+  add(c.qk_norm, "self_attn.q_norm.weight", c.head_dim);
+  add(c.qk_norm, "self_attn.k_norm.weight", c.head_dim);
+  add(c.attention_bias, "self_attn.q_proj.bias", q);
+  add(c.attention_bias, "self_attn.k_proj.bias", kv);
+  add(c.attention_bias, "self_attn.v_proj.bias", kv);
+  add(c.attention_output_bias, "self_attn.o_proj.bias", c.hidden_size);
+  add(c.mlp_bias, "mlp.gate_proj.bias", c.intermediate_size);
+  add(c.mlp_bias, "mlp.up_proj.bias", c.intermediate_size);
+  add(c.mlp_bias, "mlp.down_proj.bias", c.hidden_size);
+  return all;
+}
+
+}  // namespace
+
+FrozenSpec Decoder::frozen_spec(const ModelConfig& c) {
+  FrozenSpec spec;
+  const int layers = static_cast<int>(c.num_hidden_layers);
+  spec.units.push_back({"embedding", UnitPool::kEnds, {{kEmbedding, {c.vocab_size, c.hidden_size}}}});
+  spec.forward_order.push_back(0);
+  for (int layer = 0; layer < layers; ++layer) {
+    spec.units.push_back(block_unit(c, layer));
+    spec.forward_order.push_back(layer + 1);
+    for (auto& vector : replicated_of_block(c, layer)) spec.replicated.push_back(std::move(vector));
+  }
+  if (!c.tie_word_embeddings) spec.units.push_back({"head", UnitPool::kEnds, {{kHead, {c.vocab_size, c.hidden_size}}}});
+  spec.forward_order.push_back(c.tie_word_embeddings ? 0 : layers + 1);
+  for (int layer = layers; layer >= 1; --layer) spec.backward_order.push_back(layer);
+  spec.replicated.push_back({kFinalNorm, {c.hidden_size}});
+  return spec;
+}
+
+Decoder::Decoder(const ModelConfig& config, FrozenStore& store, c10::ScalarType dtype, ActivationPolicy policy)
+    : config_(config),
+      store_(store),
+      dtype_(dtype),
+      policy_(policy),
+      rope_(config),
+      embedding_(store.find(kEmbedding)),
+      head_(store.find(config.tie_word_embeddings ? kEmbedding : kHead)) {
+  for (int64_t layer = 0; layer < config.num_hidden_layers; ++layer) blocks_.emplace_back(store, config, layer);
+}
+
+std::vector<LinearGroup*> Decoder::groups() {
+  std::vector<LinearGroup*> all;
+  for (auto& block : blocks_) {
+    for (auto* group : block.groups()) all.push_back(group);
+  }
+  return all;
+}
+
+BlockContext Decoder::context_of(const Batch& batch, const StepContext* step) const {
+  const RopeAngles angles = rope_.angles(tensor_of(batch.positions), dtype_);
+  if (step == nullptr) return {&batch, angles, false, 0, 0, 0.0};
+  return {&batch, angles, true, step->dropout_seed, step->step, step->dropout};
+}
+
+at::Tensor Decoder::embed(const at::Tensor& ids_N) { return store_.weight(embedding_).index_select(0, ids_N); }
+
+at::Tensor Decoder::run_blocks(at::Tensor x_NC, const BlockContext& context, std::vector<BlockSaved>* saved) {
+  for (size_t layer = 0; layer < blocks_.size(); ++layer) {
+    x_NC = blocks_[layer].forward(x_NC, context, policy_, saved != nullptr ? &(*saved)[layer] : nullptr);
+  }
+  return x_NC;
+}
+
+double Decoder::evaluate(const Batch& batch) {
+  const at::NoGradGuard no_grad;
+  store_.travel(Direction::kForward);
+  const at::Tensor x_NC = run_blocks(embed(tensor_of(batch.ids)), context_of(batch, nullptr), nullptr);
+  const at::Tensor rows_MC = x_NC.index_select(0, tensor_of(batch.target_rows));
+  const at::Tensor hidden_MC = rms_norm_apply(rows_MC, rms_norm_rstd(rows_MC, config_.rms_norm_eps), store_.replicated(kFinalNorm));
+  return head_loss(hidden_MC, store_.weight(head_), tensor_of(batch.targets), false).sum;
+}
+
+double Decoder::train(const Batch& batch, const StepContext& step, const std::function<void(ModelPhase)>& on_phase,
+                      at::Tensor* dembedding_NC) {
+  const at::NoGradGuard no_grad;
+  on_phase(ModelPhase::kForward);
+  store_.travel(Direction::kForward);
+  const BlockContext context = context_of(batch, &step);
+  std::vector<BlockSaved> saved(blocks_.size());
+  at::Tensor x_NC = run_blocks(embed(tensor_of(batch.ids)), context, &saved);
+
+  const at::Tensor target_rows_M = tensor_of(batch.target_rows);
+  const at::Tensor rows_MC = x_NC.index_select(0, target_rows_M);
+  const at::Tensor& norm_C = store_.replicated(kFinalNorm);
+  const at::Tensor rstd_M1 = rms_norm_rstd(rows_MC, config_.rms_norm_eps);
+  HeadLoss loss = head_loss(rms_norm_apply(rows_MC, rstd_M1, norm_C), store_.weight(head_), tensor_of(batch.targets), true);
+
+  on_phase(ModelPhase::kBackward);
+  store_.travel(Direction::kBackward);
+  at::Tensor dx_NC = at::zeros_like(x_NC);
+  x_NC.reset();
+  dx_NC.index_copy_(0, target_rows_M, rms_norm_backward(std::move(loss.dhidden_MC), rows_MC, rstd_M1, norm_C));
+  for (size_t layer = blocks_.size(); layer-- > 0;) {
+    const bool need_dx = layer > 0 || dembedding_NC != nullptr;
+    dx_NC = blocks_[layer].backward(std::move(dx_NC), context, policy_, saved[layer], need_dx);
+    saved[layer] = {};
+  }
+  if (dembedding_NC != nullptr) *dembedding_NC = dx_NC;
+  return loss.sum;
+}
+
+double Decoder::forward_backward(const Batch& batch, const StepContext& step, const std::function<void(ModelPhase)>& on_phase) {
+  return train(batch, step, on_phase, nullptr);
+}
+
+double Decoder::forward_backward(const Batch& batch, const StepContext& step, at::Tensor* dembedding_NC) {
+  return train(batch, step, [](ModelPhase) {}, dembedding_NC);
+}
+
+at::Tensor Decoder::logits(const Batch& batch) {
+  const at::NoGradGuard no_grad;
+  store_.travel(Direction::kForward);
+  const at::Tensor x_NC = run_blocks(embed(tensor_of(batch.ids)), context_of(batch, nullptr), nullptr);
+  const at::Tensor hidden_NC = rms_norm_apply(x_NC, rms_norm_rstd(x_NC, config_.rms_norm_eps), store_.replicated(kFinalNorm));
+  return hidden_NC.mm(store_.weight(head_).t());
+}
+
+at::Tensor Decoder::extend(const std::vector<int64_t>& ids, History& history) {
+  const at::NoGradGuard no_grad;
+  store_.travel(Direction::kForward);
+  history.blocks.resize(blocks_.size());
+  const at::Tensor positions_N = at::arange(history.num_tokens, history.num_tokens + static_cast<int64_t>(ids.size()), at::kLong);
+  const RopeAngles angles = rope_.angles(positions_N, dtype_);
+  at::Tensor x_NC = embed(tensor_of(ids));
+  for (size_t layer = 0; layer < blocks_.size(); ++layer) x_NC = blocks_[layer].extend(x_NC, angles, history.blocks[layer]);
+  history.num_tokens += static_cast<int64_t>(ids.size());
+  const at::Tensor last_1C = x_NC.narrow(0, x_NC.size(0) - 1, 1);
+  const at::Tensor hidden_1C = rms_norm_apply(last_1C, rms_norm_rstd(last_1C, config_.rms_norm_eps), store_.replicated(kFinalNorm));
+  return hidden_1C.mm(store_.weight(head_).t()).squeeze(0);
+}
+
+}  // namespace rankwise

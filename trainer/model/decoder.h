@@ -1,0 +1,70 @@
+// The causal language model of the Llama family (Llama, Mistral, Qwen2, Qwen3, SmolLM2): embedding, blocks, final norm,
+// head. Its weights are the FrozenStore's; its trainable part is what the adapter hangs on the linear layers.
+// Legend: N tokens, C channels, V vocabulary.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "trainer/data/batch.h"
+#include "trainer/model/block.h"
+
+namespace rankwise {
+
+struct StepContext {
+  int64_t step = 0;            // optimizer step: keys the dropout masks
+  uint64_t dropout_seed = 0;
+  double dropout = 0.0;
+};
+
+// Called between parts of a micro-batch; the trainer's clock and watchdog hang on it.
+enum class ModelPhase { kForward, kBackward };
+
+class Decoder {
+ public:
+  // What this architecture freezes, for the store and for the memory plan.
+  static FrozenSpec frozen_spec(const ModelConfig& config);
+
+  Decoder(const ModelConfig& config, FrozenStore& store, c10::ScalarType dtype, ActivationPolicy policy);
+
+  std::vector<LinearGroup*> groups();             // all linear layers, block by block, in the order of the model
+  void set_policy(ActivationPolicy policy) { policy_ = policy; }
+
+  // Sum of -log p(target) over the batch; no gradient, no dropout.
+  double evaluate(const Batch& batch);
+
+  // Forward, then backward: adds d(loss sum)/d(A and B) to the adapter's gradients. Returns the loss sum.
+  // on_phase is called as each half begins.
+  double forward_backward(const Batch& batch, const StepContext& step, const std::function<void(ModelPhase)>& on_phase);
+  // The same, with the gradient of the embedding's output [N, C] too: for tests.
+  double forward_backward(const Batch& batch, const StepContext& step, at::Tensor* dembedding_NC);
+
+  at::Tensor logits(const Batch& batch);          // [N, V], for tests and inspection
+
+  // Generation: `history` starts empty and belongs to one sequence. Returns the logits [V] of the last token.
+  struct History {
+    std::vector<Block::History> blocks;
+    int64_t num_tokens = 0;
+  };
+  at::Tensor extend(const std::vector<int64_t>& ids, History& history);
+
+ private:
+  BlockContext context_of(const Batch& batch, const StepContext* step) const;
+  at::Tensor embed(const at::Tensor& ids_N);
+  at::Tensor run_blocks(at::Tensor x_NC, const BlockContext& context, std::vector<BlockSaved>* saved);
+  double train(const Batch& batch, const StepContext& step, const std::function<void(ModelPhase)>& on_phase, at::Tensor* dembedding_NC);
+
+  ModelConfig config_;
+  FrozenStore& store_;
+  c10::ScalarType dtype_;
+  ActivationPolicy policy_;
+  Rope rope_;
+  WeightHandle embedding_, head_;
+  std::vector<Block> blocks_;
+};
+
+}  // namespace rankwise

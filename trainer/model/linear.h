@@ -1,0 +1,82 @@
+// Frozen linear layers with low-rank additions: y = x W^T + b + s * dropout(x) A^T B^T (Hu et al. 2021), forward and
+// backward written out, so that what is kept between the two is exactly what is named here: S = dropout(x) A^T. The input
+// x is the caller's to keep or to compute again; W is never kept, only its handle.
+// Legend: N tokens, I inputs, O outputs (of all parts together), R rank (of all parts together).
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "trainer/model/dropout.h"
+#include "trainer/weights/frozen_store.h"
+
+namespace rankwise {
+
+// The trainable pair of one linear layer; the tensors are views into the adapter's flat buffers.
+struct LowRank {
+  at::Tensor a_RI, b_OR;            // what the GEMMs read, in the compute dtype
+  at::Tensor grad_a_RI, grad_b_OR;  // what backward adds to, in the masters' dtype
+  double scaling = 1.0;
+};
+
+// One linear layer of the model file.
+struct LinearPart {
+  std::string module;  // "model.layers.0.self_attn.q_proj"
+  int64_t in_features;
+  int64_t out_features;
+  bool has_bias;
+  std::optional<LowRank> lora;
+};
+
+// What forward leaves for backward.
+struct LinearSaved {
+  at::Tensor s_NR;
+};
+
+// Where a call stands, for dropout; null: no dropout (evaluation).
+struct DropoutContext {
+  DropoutKey key;
+  const Batch* batch;
+  double p;
+};
+
+// One or several layers over the same input (q, k, v; gate, up): one GEMM where their weights are adjacent, always one
+// for their A's and for the gradients of these.
+class LinearGroup {
+ public:
+  LinearGroup(FrozenStore& store, std::vector<LinearPart> parts);
+
+  std::vector<LinearPart>& parts() { return parts_; }
+  int64_t out_features() const { return out_features_; }
+  void lora_changed();  // after `lora` of a part was set
+
+  // x W^T + b + ..., plus `residual_NO` where defined. saved may be null (evaluation).
+  at::Tensor forward(const at::Tensor& x_NI, const at::Tensor& residual_NO, const DropoutContext* dropout, LinearSaved* saved);
+  // Adds to the gradients of A and B; returns dL/dx, undefined unless need_dx.
+  at::Tensor backward(const at::Tensor& dy_NO, const at::Tensor& x_NI, const DropoutContext* dropout, const LinearSaved& saved,
+                      bool need_dx);
+
+ private:
+  struct Slice {  // of one part with a LowRank
+    size_t part;
+    int64_t out_begin, rank_begin, rank;
+  };
+  at::Tensor multiply(const at::Tensor& x_NI, const at::Tensor& residual_NO);
+  at::Tensor multiply_transposed(const at::Tensor& dy_NO);
+  void add_low_rank(at::Tensor& y_NO, const at::Tensor& s_NR) const;
+
+  FrozenStore& store_;
+  std::vector<LinearPart> parts_;
+  std::vector<WeightHandle> weights_;     // one a part, or a single one over all of them
+  at::Tensor bias_O_;                     // undefined where no part has one
+  std::vector<Slice> slices_;
+  at::Tensor a_RI_, grad_a_RI_;           // over the parts' A's, which the adapter lays out adjacent
+  int64_t out_features_ = 0;
+  int64_t total_rank_ = 0;
+};
+
+}  // namespace rankwise

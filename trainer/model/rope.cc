@@ -1,0 +1,45 @@
+#include "trainer/model/rope.h"
+
+#include <ATen/ATen.h>
+
+#include <cmath>
+#include <numbers>
+
+namespace rankwise {
+namespace {
+
+// Long wavelengths are slowed by `factor`, short ones kept, those between blended.
+at::Tensor scale_llama3(const at::Tensor& frequency_D, const Llama3RopeScaling& scaling) {
+  const auto context = static_cast<double>(scaling.original_max_position_embeddings);
+  const double longest_kept = context / scaling.high_freq_factor, shortest_slowed = context / scaling.low_freq_factor;
+  const at::Tensor wavelength_D = 2 * std::numbers::pi / frequency_D;
+  const at::Tensor slowed_D = frequency_D / scaling.factor;
+  const at::Tensor blend_D = (context / wavelength_D - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor);
+  const at::Tensor between_D = (1 - blend_D) * slowed_D + blend_D * frequency_D;
+  return at::where(wavelength_D > shortest_slowed, slowed_D, at::where(wavelength_D < longest_kept, frequency_D, between_D));
+}
+
+}  // namespace
+
+Rope::Rope(const ModelConfig& config) {
+  const at::Tensor exponent_D = at::arange(0, config.head_dim, 2, at::kLong).to(at::kFloat) / static_cast<double>(config.head_dim);
+  inverse_frequency_D_ = 1.0 / at::pow(config.rope_theta, exponent_D);
+  if (config.linear_rope_factor) inverse_frequency_D_ = inverse_frequency_D_ / *config.linear_rope_factor;
+  if (config.rope_scaling) inverse_frequency_D_ = scale_llama3(inverse_frequency_D_, *config.rope_scaling);
+}
+
+RopeAngles Rope::angles(const at::Tensor& positions_N, at::ScalarType dtype) const {
+  const at::Tensor angle_ND = at::outer(positions_N.to(at::kFloat), inverse_frequency_D_);
+  return {angle_ND.cos().to(dtype).unsqueeze_(1), angle_ND.sin().to(dtype).unsqueeze_(1)};
+}
+
+void apply_rope(at::Tensor x_NHD, const RopeAngles& angles, bool inverse) {
+  const auto halves = x_NHD.chunk(2, -1);
+  at::Tensor first = halves[0], second = halves[1];
+  const double sign = inverse ? -1.0 : 1.0;
+  const at::Tensor first_before = first.clone();
+  first.mul_(angles.cos_N1D).addcmul_(second, angles.sin_N1D, -sign);
+  second.mul_(angles.cos_N1D).addcmul_(first_before, angles.sin_N1D, sign);
+}
+
+}  // namespace rankwise
