@@ -1,0 +1,13 @@
+// Clipping by the global norm, as torch.nn.utils.clip_grad_norm_ does it.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+namespace rankwise {
+
+// L2 norm of a flat buffer, accumulated in float64; not finite if any element is not.
+double gradient_norm(const at::Tensor& gradients);
+// The factor that brings `norm` to max_norm: 1 where it is below, or where max_norm is 0 (no clipping).
+double clip_factor(double norm, double max_norm);
+
+}  // namespace rankwise
