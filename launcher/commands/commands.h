@@ -1,0 +1,29 @@
+// One file a command. Each adds itself to the command line and leaves what to run when it was chosen.
+#pragma once
+
+#include <atomic>
+#include <functional>
+
+#include "base/error.h"
+
+namespace CLI {
+class App;
+}
+
+namespace rankwise {
+
+// What main runs after parsing; null while no command was chosen.
+using Command = std::function<ExitCode()>;
+
+// Set by SIGTERM, SIGINT and SIGUSR1: finish the step, save, leave with 75.
+const std::atomic<bool>& stop_requested();
+void install_stop_signals();
+
+void add_train(CLI::App& app, Command& chosen);
+void add_check(CLI::App& app, Command& chosen);
+void add_plan(CLI::App& app, Command& chosen);
+void add_prepare(CLI::App& app, Command& chosen);
+void add_inspect(CLI::App& app, Command& chosen);
+void add_generate(CLI::App& app, Command& chosen);
+
+}  // namespace rankwise

@@ -1,0 +1,75 @@
+#include <CLI/CLI.hpp>
+#include <iostream>
+
+#include "base/file.h"
+#include "base/log.h"
+#include "comms/world.h"
+#include "configs/run_config.h"
+#include "launcher/commands/commands.h"
+#include "trainer/trainer.h"
+
+namespace rankwise {
+namespace {
+
+struct Options {
+  std::string config;
+  std::vector<std::string> overrides;
+  bool help_config = false;
+};
+
+// Every rank reads the file; an error that all share is printed once, by rank 0.
+ExitCode train(World& world, const Options& options) {
+  RunConfig config;
+  world.agree("configuration", [&] { config = load_run_config(options.config, options.overrides); });
+  world.require_equal("the configuration", dump_run_config(config));
+  if (config.comms.expected_world_size) world.agree("world", [&] { world.require_size(static_cast<int>(*config.comms.expected_world_size)); });
+  world.agree("output directory", [&] {
+    if (world.rank() != 0) return;
+    probe_writable(config.run.output_dir);
+    replace_file(config.run.output_dir / "config.yaml", dump_run_config(config));
+  });
+  Trainer trainer(world, config, stop_requested());
+  return trainer.run() == RunEnd::kFinished ? ExitCode::kOk : ExitCode::kStopped;
+}
+
+ExitCode train_on_world(const Options& options) {
+  if (options.help_config) {
+    std::cout << run_config_reference();
+    return ExitCode::kOk;
+  }
+  World world;
+  init_log(world.rank(), LogLevel::kInfo);
+  ExitCode code = ExitCode::kInternal;
+  try {
+    code = train(world, options);
+  } catch (const AgreedError& error) {
+    if (world.rank() == 0) log_error("{}", error.what());
+    code = error.code();
+  } catch (const Error& error) {
+    log_error("rank {} of {} on {}: {}", world.rank(), world.size(), world.host(), error.what());
+    world.abort(error.code());
+  } catch (const std::exception& error) {
+    log_error("rank {} of {} on {}: {}", world.rank(), world.size(), world.host(), error.what());
+    world.abort(ExitCode::kInternal);
+  }
+  world.finalize();
+  return code;
+}
+
+}  // namespace
+
+void add_train(CLI::App& app, Command& chosen) {
+  auto options = std::make_shared<Options>();
+  auto* command = app.add_subcommand("train", "Train an adapter as a configuration file says; under mpirun on several ranks.");
+  auto* config = command->add_option("config", options->config, "the run's YAML file");
+  command->add_option("--set", options->overrides, "key.path=value: overrides one key of the file; may be repeated")
+      ->allow_extra_args(false);
+  auto* help_config = command->add_flag("--help-config", options->help_config, "print every key with its range, default and meaning");
+  command->footer("Example: mpirun -np 2 rankwise train configs/recipes/smollm2_devil.yaml --set train.max_steps=40");
+  command->callback([=, &chosen] {
+    if (config->count() + help_config->count() == 0) throw CLI::RequiredError("config");
+    chosen = [options] { return train_on_world(*options); };
+  });
+}
+
+}  // namespace rankwise

@@ -1,0 +1,128 @@
+// Runs the model and the optimizer on a batch given as JSON and writes what came out as safetensors, so that Python
+// tests can hold it against PEFT.
+//   parity_tool REQUEST.json OUT.safetensors        request: see parse() below
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include <fstream>
+#include <iostream>
+#include <nlohmann/json.hpp>
+
+#include "base/file.h"
+#include "comms/world.h"
+#include "trainer/frozen_model.h"
+#include "trainer/lora/adapter.h"
+#include "trainer/model/decoder.h"
+#include "trainer/optim/adamw.h"
+#include "trainer/optim/clip.h"
+
+using namespace rankwise;
+using nlohmann::json;
+
+namespace {
+
+c10::ScalarType dtype_of(const std::string& name) {
+  return name == "float64" ? at::kDouble : name == "bfloat16" ? at::kBFloat16 : at::kFloat;
+}
+
+Batch batch_of(const json& samples, size_t first, size_t last) {
+  Batch batch;
+  batch.sample_starts.push_back(0);
+  for (size_t s = first; s < last; ++s) {
+    const auto ids = samples[s].at("ids").get<std::vector<int64_t>>();
+    const auto loss = samples[s].at("loss").get<std::vector<bool>>();
+    for (size_t t = 0; t < ids.size(); ++t) {
+      if (t + 1 < ids.size() && loss[t + 1]) {
+        batch.target_rows.push_back(batch.num_tokens());
+        batch.targets.push_back(ids[t + 1]);
+      }
+      batch.ids.push_back(ids[t]);
+      batch.positions.push_back(static_cast<int64_t>(t));
+    }
+    batch.sample_starts.push_back(batch.num_tokens());
+    batch.sample_ids.push_back(static_cast<int64_t>(s));
+  }
+  return batch;
+}
+
+struct Output {
+  std::vector<TensorView> views;
+  std::vector<at::Tensor> keep;
+  void add(const std::string& name, const at::Tensor& tensor) {
+    keep.push_back(tensor.to(at::kDouble).contiguous());
+    const auto& kept = keep.back();
+    views.push_back({name, Dtype::kF64, kept.sizes().vec(),
+                     std::span(static_cast<const std::byte*>(kept.const_data_ptr()), kept.nbytes())});
+  }
+};
+
+void run(World& world, const json& request, const std::string& out_path) {
+  const std::filesystem::path model_dir = request.at("model").get<std::string>();
+  const auto dtype = dtype_of(request.value("dtype", "float32"));
+  const ModelConfig config = read_model_config(model_dir);
+  const ModelFiles files(model_dir);
+  auto group = request.value("shard", false) ? world.make_communicator(nullptr) : make_local_communicator();
+  auto reducer = world.make_communicator(nullptr);
+  FrozenStore store(files, Decoder::frozen_spec(config), std::move(group), {.dtype = dtype, .prefetch = request.value("prefetch", 2)});
+  const std::string policy = request.value("policy", "save");
+  Decoder model(config, store, dtype,
+                policy == "recompute_block" ? ActivationPolicy::kRecomputeBlock
+                : policy == "recompute_mlp" ? ActivationPolicy::kRecomputeMlp
+                                            : ActivationPolicy::kSave);
+  const auto groups = model.groups();
+  const auto infos = linear_modules(config);
+  AdapterFiles adapter_files = read_adapter(request.at("adapter").get<std::string>(), infos);
+  Adapter adapter(adapter_files.modules, groups, {.master_dtype = dtype == at::kBFloat16 ? at::kFloat : dtype, .compute_dtype = dtype});
+  adapter.load(adapter_files.tensors);
+
+  const auto& samples = request.at("samples");
+  const size_t per_batch = request.value("samples_per_batch", samples.size());
+  std::vector<Batch> batches;
+  int64_t num_targets = 0;
+  for (size_t first = 0; first < samples.size(); first += per_batch) {
+    batches.push_back(batch_of(samples, first, std::min(first + per_batch, samples.size())));
+    num_targets += batches.back().num_targets();
+  }
+  const auto rank = static_cast<size_t>(world.rank()), size = static_cast<size_t>(world.size());
+  Output out;
+  if (request.value("logits", true)) out.add("logits", model.logits(batches[0]));
+  at::Tensor dembedding;
+  AdamW adamw(adapter.masters(), {.weight_decay = request.value("weight_decay", 0.0)});
+  at::Tensor losses = at::zeros({request.value("steps", 1)}, at::kDouble);
+  for (int64_t step = 0; step < losses.size(0); ++step) {
+    adapter.gradients().zero_();
+    const StepContext context{step, request.value("seed", 1u), request.value("dropout", 0.0)};
+    at::Tensor loss = at::zeros({1}, at::kDouble);
+    for (size_t b = rank; b < batches.size(); b += size) loss += model.forward_backward(batches[b], context, step == 0 ? &dembedding : nullptr);
+    reducer->all_reduce(loss, Reduce::kSum).wait();
+    reducer->all_reduce(adapter.gradients(), Reduce::kSum).wait();
+    losses[step] = loss.item<double>() / static_cast<double>(num_targets);
+    const double scale = 1.0 / static_cast<double>(num_targets);
+    if (step == 0) {
+      for (const auto& entry : adapter.entries()) out.add("grad." + entry.key, adapter.gradient(entry) * scale);
+      out.add("dembedding", dembedding * scale);
+    }
+    const double norm = gradient_norm(adapter.gradients()) * scale;
+    adamw.step(adapter.gradients(), request.value("learning_rate", 1e-3), scale * clip_factor(norm, request.value("max_grad_norm", 0.0)));
+    adapter.refresh_compute_copies();
+  }
+  out.add("losses", losses);
+  for (const auto& entry : adapter.entries()) out.add("final." + entry.key, adapter.master(entry));
+  if (world.rank() == 0) write_safetensors(out_path, out.views, {});
+  fmt::print("rank {} gathered {} hash {:016x}\n", world.rank(), store.gathered_bytes(), adapter.hash());
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc != 3) return 64;
+  World world;
+  try {
+    run(world, json::parse(std::ifstream(argv[1])), argv[2]);
+    world.finalize();
+    return 0;
+  } catch (const std::exception& error) {
+    std::cerr << error.what() << "\n";
+    world.abort(ExitCode::kInternal);
+  }
+}

@@ -1,0 +1,25 @@
+// The sections of a RunConfig in the words of the rooms that they describe. Config travels no further than here.
+#pragma once
+
+#include "configs/run_config.h"
+#include "trainer/checkpoint/resume.h"
+#include "trainer/data/sampler.h"
+#include "trainer/data/settings.h"
+#include "trainer/lora/lora_config.h"
+#include "trainer/model/block.h"
+#include "trainer/optim/adamw.h"
+#include "trainer/optim/schedule.h"
+
+namespace rankwise {
+
+LoraConfig lora_config_of(const LoraSection& section);
+// `part`: which side of eval_fraction's split. For kEval with evaluation files of their own, those files.
+DataSettings data_settings_of(const DataSection& section, DataPart part, uint64_t seed);
+SamplerSettings sampler_settings_of(const RunConfig& config, int64_t num_rows, int world_size);
+AdamWOptions adamw_options_of(const TrainSection& section);
+Schedule schedule_of(const TrainSection& section, int64_t total_steps);
+ResumePolicy resume_policy_of(const CheckpointSection& section);
+// What `auto` means on this machine: bfloat16 where the CPU multiplies it (AMX or AVX512-BF16), else float32.
+c10::ScalarType compute_dtype_of(ModelSection::Dtype dtype);
+
+}  // namespace rankwise

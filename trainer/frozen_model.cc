@@ -1,0 +1,54 @@
+#include "trainer/frozen_model.h"
+
+#include <functional>
+#include <numeric>
+
+#include "base/check.h"
+
+namespace rankwise {
+
+FrozenModel::FrozenModel(const std::filesystem::path& model_dir, std::unique_ptr<Communicator> shard_group,
+                         const FrozenModelOptions& options)
+    : config(read_model_config(model_dir)),
+      files(model_dir),
+      store(files, Decoder::frozen_spec(config), std::move(shard_group),
+            {.dtype = options.dtype, .prefetch = options.prefetch, .resident_bytes = options.resident_bytes}),
+      decoder(config, store, options.dtype, options.activations) {}
+
+int64_t count_parameters(const ModelConfig& config) {
+  const FrozenSpec spec = Decoder::frozen_spec(config);
+  const auto count = [](const MatrixSpec& m) {
+    return std::accumulate(m.shape.begin(), m.shape.end(), int64_t{1}, std::multiplies<>());
+  };
+  int64_t total = 0;
+  for (const auto& vector : spec.replicated) total += count(vector);
+  for (const auto& unit : spec.units) {
+    for (const auto& matrix : unit.matrices) total += count(matrix);
+  }
+  return total;
+}
+
+std::vector<ModuleInfo> linear_modules(const ModelConfig& config) {
+  std::vector<ModuleInfo> modules;
+  for (const auto& unit : Decoder::frozen_spec(config).units) {
+    if (unit.pool != UnitPool::kBlocks) continue;
+    for (const auto& matrix : unit.matrices) {
+      const auto name = matrix.name.substr(0, matrix.name.rfind(".weight"));
+      modules.push_back({name, matrix.shape[1], matrix.shape[0], ModuleKind::kLinear});
+    }
+  }
+  return modules;
+}
+
+std::unique_ptr<Communicator> make_shard_group(World& world, ParallelSection::Base base, std::optional<int64_t> group_size,
+                                               CommObserver* observer) {
+  if (base == ParallelSection::Base::kReplicate || world.size() == 1) return make_local_communicator();
+  auto all = world.make_communicator(observer);
+  if (base != ParallelSection::Base::kHybrid) return all;
+  const int ranks = group_size ? static_cast<int>(*group_size) : world.local_size();
+  RW_CHECK(world.size() % ranks == 0, ConfigError, "parallel.shard_group: groups of {} ranks do not divide {} ranks", ranks,
+           world.size());
+  return all->split(world.rank() / ranks, world.rank());
+}
+
+}  // namespace rankwise

@@ -1,0 +1,43 @@
+// The frozen part of a run put together: files, shape, sharded weights and the decoder over them.
+#pragma once
+
+#include <memory>
+
+#include "comms/world.h"
+#include "configs/run_config.h"
+#include "trainer/lora/target_matching.h"
+#include "trainer/model/decoder.h"
+#include "trainer/weights/frozen_store.h"
+#include "trainer/weights/model_config.h"
+#include "trainer/weights/model_files.h"
+
+namespace rankwise {
+
+struct FrozenModelOptions {
+  c10::ScalarType dtype;
+  int prefetch = 2;
+  int64_t resident_bytes = 0;
+  ActivationPolicy activations = ActivationPolicy::kSave;
+};
+
+struct FrozenModel {
+  ModelConfig config;
+  ModelFiles files;
+  FrozenStore store;
+  Decoder decoder;
+
+  FrozenModel(const std::filesystem::path& model_dir, std::unique_ptr<Communicator> shard_group, const FrozenModelOptions& options);
+  FrozenModel(const FrozenModel&) = delete;  // the decoder refers to the store
+};
+
+// Known from config.json alone. A tied tensor counts once.
+int64_t count_parameters(const ModelConfig& config);
+// The linear modules that an adapter may target, in the order of the model.
+std::vector<ModuleInfo> linear_modules(const ModelConfig& config);
+
+// Collective. The group over which parallel.base shards: one rank for replicate, all for shard, shard_group ranks (or a
+// host's) for hybrid.
+std::unique_ptr<Communicator> make_shard_group(World& world, ParallelSection::Base base, std::optional<int64_t> group_size,
+                                               CommObserver* observer);
+
+}  // namespace rankwise

@@ -1,0 +1,243 @@
+#include "trainer/trainer.h"
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include <chrono>
+#include <cmath>
+
+#include "base/check.h"
+#include "base/log.h"
+#include "monitoring/process_memory.h"
+#include "trainer/config_mapping.h"
+#include "trainer/data/batcher.h"
+#include "trainer/lora/match_report.h"
+#include "trainer/optim/clip.h"
+#include "trainer/weights/tensor_memory.h"
+
+namespace rankwise {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+ActivationPolicy policy_of(ParallelSection::Activations activations) {
+  switch (activations) {
+    case ParallelSection::Activations::kRecomputeMlp:
+      return ActivationPolicy::kRecomputeMlp;
+    case ParallelSection::Activations::kRecomputeBlock:
+      return ActivationPolicy::kRecomputeBlock;
+    default:
+      return ActivationPolicy::kSave;
+  }
+}
+
+}  // namespace
+
+// Sums only, so that ranks without data are harmless and the order of ranks does not matter.
+struct Trainer::StepTotals {
+  enum { kLoss, kTargets, kInputs, kSamples, kNonfinite, kStop, kCount };
+  at::Tensor values = at::zeros({kCount}, at::kDouble);
+  double get(int what) const { return values.const_data_ptr<double>()[what]; }
+  void add(int what, double value) { values.data_ptr<double>()[what] += value; }
+};
+
+Trainer::Trainer(World& world, const RunConfig& config, const std::atomic<bool>& stop)
+    : world_(world), config_(config), stop_(stop), reporter_(world, config.monitoring), watchdog_(world) {
+  watchdog_.start(std::chrono::seconds(config.comms.timeout_seconds));
+  load();
+}
+
+Trainer::~Trainer() = default;
+
+void Trainer::load() {
+  watchdog_.beat("prepare", 0);
+  {
+    const auto phase = reporter_.phase("preparing data");
+    world_.agree("text and data", [&] {
+      text_.emplace(load_text(config_.model, config_.data));
+      data_.emplace(load_data(config_, *text_, [&](const PrepareProgress&) { watchdog_.beat("prepare", 0); }));
+    });
+  }
+  reporter_.note(describe("train", data_->train.report()));
+  if (data_->eval) reporter_.note(describe("eval", data_->eval->report()));
+  world_.require_equal("the training data", data_->train.key());
+
+  watchdog_.beat("load", 0);
+  const auto dtype = compute_dtype_of(config_.model.dtype);
+  auto shard_group = make_shard_group(world_, config_.parallel.base, config_.parallel.shard_group, &watchdog_);
+  reduction_ = world_.make_communicator(&watchdog_);
+  {
+    const auto phase = reporter_.phase(fmt::format("loading weights over {} rank(s)", shard_group->size()));
+    const FrozenModelOptions options{.dtype = dtype,
+                                     .prefetch = static_cast<int>(config_.parallel.prefetch),
+                                     .resident_bytes = static_cast<int64_t>(config_.parallel.resident_gib.value_or(0) * 0x1p30),
+                                     .activations = policy_of(config_.parallel.activations)};
+    world_.agree("weights", [&] { read_model_config(config_.model.path); ModelFiles(config_.model.path); });
+    model_ = std::make_unique<FrozenModel>(config_.model.path, std::move(shard_group), options);
+  }
+  const auto groups = model_->decoder.groups();
+  const auto modules = linear_modules(model_->config);
+  const auto master = dtype == at::kDouble ? at::kDouble : at::kFloat;
+  world_.agree("adapter", [&] {
+    auto matched = resolve_targets(lora_config_of(config_.lora), modules);
+    adapter_ = std::make_unique<Adapter>(std::move(matched), groups, AdapterOptions{.master_dtype = master, .compute_dtype = dtype});
+    if (config_.lora.init_adapter) {
+      adapter_->load(read_adapter(*config_.lora.init_adapter, modules).tensors);
+    } else {
+      adapter_->initialise(lora_config_of(config_.lora).init_lora_weights, config_.run.seed);
+    }
+  });
+  reporter_.note(match_table(adapter_->modules()));
+  reporter_.note(trainable_report(adapter_->modules(), count_parameters(model_->config)));
+  {
+    const TensorScope scope(TensorKind::kOptimizer);
+    adamw_ = std::make_unique<AdamW>(adapter_->masters(), adamw_options_of(config_.train));
+  }
+  sampler_ = std::make_unique<Sampler>(sampler_settings_of(config_, data_->train.num_rows(), world_.size()));
+  schedule_ = schedule_of(config_.train, sampler_->num_steps());
+  checkpointing_ = std::make_unique<Checkpointing>(
+      world_, config_, modules,
+      make_fingerprint(config_, model_->store.fingerprint(), data_->train.key(), adapter_->modules(), sampler_->num_steps(), world_.size()));
+  if (checkpointing_->restore(state())) reporter_.note(fmt::format("continuing behind step {}", progress_.step));
+  world_.require_equal("the adapter at the start", fmt::format("{:016x}", adapter_->hash()));
+}
+
+RunEnd Trainer::run() {
+  const auto first = static_cast<int64_t>(progress_.step), last = sampler_->num_steps();
+  reporter_.begin(config_, first, last);
+  if (first == 0) evaluate();
+  for (int64_t step = first; step < last; ++step) {
+    const bool go_on = train_step();
+    if (due(config_.train.eval_steps) || step + 1 == last) evaluate();
+    if (!go_on || due(config_.train.save_steps) || step + 1 == last) save();
+    if (!go_on && step + 1 < last) {
+      reporter_.end();
+      return RunEnd::kStopped;
+    }
+  }
+  checkpointing_->save_final(*adapter_);
+  reporter_.end();
+  watchdog_.stop();
+  return RunEnd::kFinished;
+}
+
+bool Trainer::due(int64_t interval) const { return interval > 0 && static_cast<int64_t>(progress_.step) % interval == 0; }
+
+bool Trainer::train_step() {
+  const auto start = Clock::now();
+  const auto step = static_cast<int64_t>(progress_.step);
+  const double learning_rate = schedule_.at(step);
+  StepTotals totals;
+  adapter_->gradients().zero_();
+  for (int64_t m = 0; m < sampler_->num_micro_batches(step); ++m) totals.add(StepTotals::kLoss, forward_backward(m, totals));
+  exchange(totals);
+  const double norm = update(totals);
+
+  ++progress_.step;
+  progress_.input_tokens += static_cast<uint64_t>(totals.get(StepTotals::kInputs));
+  progress_.target_tokens += static_cast<uint64_t>(totals.get(StepTotals::kTargets));
+  const double seconds = seconds_since(start);
+  progress_.train_seconds += seconds;
+  const double epoch = sampler_->epoch_at(step + 1);
+  progress_.epoch = static_cast<uint64_t>(epoch);
+  const StepMetrics metrics{.step = step + 1,
+                            .epoch = epoch,
+                            .loss = totals.get(StepTotals::kLoss) / std::max(1.0, totals.get(StepTotals::kTargets)),
+                            .gradient_norm = norm,
+                            .learning_rate = learning_rate,
+                            .input_tokens = static_cast<int64_t>(totals.get(StepTotals::kInputs)),
+                            .target_tokens = static_cast<int64_t>(totals.get(StepTotals::kTargets)),
+                            .samples = static_cast<int64_t>(totals.get(StepTotals::kSamples)),
+                            .step_seconds = seconds,
+                            .peak_memory_bytes = process_memory().peak_resident_bytes,
+                            .nonfinite = totals.get(StepTotals::kNonfinite) > 0};
+  reporter_.step_done(metrics, due(config_.train.logging_steps),
+                      {model_->store.gathered_bytes(), reduction_->stats().all_reduce_bytes});
+  return totals.get(StepTotals::kStop) == 0;
+}
+
+double Trainer::forward_backward(int64_t micro_batch, StepTotals& totals) {
+  const auto step = static_cast<int64_t>(progress_.step);
+  std::optional<ScopedPhase> phase(std::in_place, reporter_.metrics(), Phase::kData);
+  const Batch batch = make_batch(data_->train, sampler_->rows_of(step, micro_batch, world_.rank()));
+  if (batch.num_targets() > 0) {  // otherwise a stand-in that keeps this rank in step with the others
+    totals.add(StepTotals::kInputs, static_cast<double>(batch.num_tokens()));
+    totals.add(StepTotals::kTargets, static_cast<double>(batch.num_targets()));
+    totals.add(StepTotals::kSamples, static_cast<double>(batch.num_samples()));
+  }
+  const StepContext context{step, config_.run.seed, config_.lora.lora_dropout};
+  return model_->decoder.forward_backward(batch, context, [&](ModelPhase half) {
+    phase.reset();
+    phase.emplace(reporter_.metrics(), half == ModelPhase::kForward ? Phase::kForward : Phase::kBackward);
+    watchdog_.beat(half == ModelPhase::kForward ? "forward" : "backward", step);
+  });
+}
+
+void Trainer::exchange(StepTotals& totals) {
+  const ScopedPhase phase(reporter_.metrics(), Phase::kAllreduce);
+  const bool finite = std::isfinite(totals.get(StepTotals::kLoss)) && std::isfinite(gradient_norm(adapter_->gradients()));
+  totals.add(StepTotals::kNonfinite, finite ? 0.0 : 1.0);
+  totals.add(StepTotals::kStop, stop_ ? 1.0 : 0.0);
+  Work scalars = reduction_->all_reduce(totals.values, Reduce::kSum);
+  Work bucket = reduction_->all_reduce(adapter_->gradients(), Reduce::kSum);
+  scalars.wait();
+  bucket.wait();
+}
+
+double Trainer::update(const StepTotals& totals) {
+  const ScopedPhase phase(reporter_.metrics(), Phase::kOptimizer);
+  const double scale = 1.0 / std::max(1.0, totals.get(StepTotals::kTargets));
+  const double norm = gradient_norm(adapter_->gradients()) * scale;
+  if (totals.get(StepTotals::kNonfinite) > 0 || !std::isfinite(norm)) {
+    count_nonfinite();
+    return norm;
+  }
+  nonfinite_in_a_row_ = 0;
+  adamw_->step(adapter_->gradients(), schedule_.at(static_cast<int64_t>(progress_.step)), scale * clip_factor(norm, config_.train.max_grad_norm));
+  adapter_->refresh_compute_copies();
+  progress_.optimizer_steps = static_cast<uint64_t>(adamw_->steps());
+  return norm;
+}
+
+void Trainer::count_nonfinite() {
+  ++nonfinite_in_a_row_;
+  if (nonfinite_in_a_row_ <= config_.train.max_nonfinite_steps) return;
+  throw AgreedError(ExitCode::kInternal,
+                    fmt::format("step {}: the loss or a gradient was not finite in {} steps in a row (train.max_nonfinite_steps is {}); "
+                                "lower train.learning_rate or look at the data",
+                                progress_.step + 1, nonfinite_in_a_row_, config_.train.max_nonfinite_steps));
+}
+
+void Trainer::evaluate() {
+  if (!data_->eval) return;
+  const ScopedPhase phase(reporter_.metrics(), Phase::kEval);
+  const auto rows = data_->eval->num_rows();
+  const int64_t per_batch = config_.train.per_device_eval_batch_size.value_or(config_.train.per_device_train_batch_size);
+  const int64_t per_round = per_batch * world_.size();
+  at::Tensor sums = at::zeros({2}, at::kDouble);
+  for (int64_t round = 0; round < rows; round += per_round) {
+    watchdog_.beat("evaluate", static_cast<int64_t>(progress_.step));
+    std::vector<int64_t> mine;
+    for (int64_t row = round + world_.rank() * per_batch; row < std::min(rows, round + (world_.rank() + 1) * per_batch); ++row) mine.push_back(row);
+    const Batch batch = make_batch(*data_->eval, mine);
+    sums[0] += model_->decoder.evaluate(batch);
+    sums[1] += batch.num_targets();
+  }
+  reduction_->all_reduce(sums, Reduce::kSum).wait();
+  const auto targets = sums[1].item<double>();
+  const double loss = sums[0].item<double>() / std::max(1.0, targets);
+  if (!progress_.best_eval || loss < progress_.best_eval->loss) progress_.best_eval = BestEval{loss, progress_.step};
+  reporter_.eval_done(static_cast<int64_t>(progress_.step), loss, static_cast<int64_t>(targets));
+}
+
+void Trainer::save() {
+  const ScopedPhase phase(reporter_.metrics(), Phase::kCheckpoint);
+  watchdog_.beat("checkpoint", static_cast<int64_t>(progress_.step));
+  reporter_.sync();
+  checkpointing_->save(state());
+  reporter_.checkpoint_saved(static_cast<int64_t>(progress_.step), checkpointing_->last_save_seconds());
+}
+
+}  // namespace rankwise
