@@ -8,8 +8,10 @@
 namespace {
 
 constexpr const char* kFooter =
-    "Exit codes: 0 done, 64 usage, 65 bad data or a checkpoint that does not fit, 66 no such input, 69 no peer or device,\n"
-    "70 internal, 71 communication, 73 cannot write output, 74 I/O, 75 stopped on request (resumable), 77 permission, 78 bad configuration.";
+    "Exit codes: 0 done, 64 usage, 65 bad data or a checkpoint that does not fit, 66 no such input, 69 no peer or "
+    "device,\n"
+    "70 internal, 71 communication, 73 cannot write output, 74 I/O, 75 stopped on request (resumable), 77 permission, "
+    "78 bad configuration.";
 
 int report(const std::exception& error, rankwise::ExitCode code) {
   std::fprintf(stderr, "rankwise: %s\n", error.what());
@@ -17,13 +19,14 @@ int report(const std::exception& error, rankwise::ExitCode code) {
 }
 
 int run(int argc, char** argv) {
-  CLI::App app("LoRA fine-tuning on many ranks: the frozen base sharded, only adapters trained, reduced and saved.", "rankwise");
+  CLI::App app("LoRA fine-tuning on many ranks: the frozen base sharded, only adapters trained, reduced and saved.",
+               "rankwise");
   app.set_version_flag("--version", std::string(RANKWISE_VERSION));
   app.require_subcommand(1);
   app.footer(kFooter);
   rankwise::Command chosen;
-  for (auto* add : {rankwise::add_train, rankwise::add_check, rankwise::add_prepare, rankwise::add_inspect,
-                    rankwise::add_generate}) {
+  for (auto* add : {rankwise::add_train, rankwise::add_check, rankwise::add_plan, rankwise::add_prepare,
+                    rankwise::add_inspect, rankwise::add_generate}) {
     add(app, chosen);
   }
   try {

@@ -30,13 +30,16 @@ struct NamedBuffer {
 };
 
 std::vector<NamedBuffer> buffers_of(TrainingState& state) {
-  std::vector<NamedBuffer> buffers = {{"exp_avg", state.adamw.first_moment()}, {"exp_avg_sq", state.adamw.second_moment()}};
+  std::vector<NamedBuffer> buffers = {{"exp_avg", state.adamw.first_moment()},
+                                      {"exp_avg_sq", state.adamw.second_moment()}};
   // The adapter's file holds float32; masters of another width are kept here as well.
   if (state.adapter.masters().scalar_type() != at::kFloat) buffers.push_back({"master", state.adapter.masters()});
   return buffers;
 }
 
-at::Tensor slice(const at::Tensor& flat, const AdapterEntry& entry) { return flat.narrow(0, entry.begin, entry.num_elements); }
+at::Tensor slice(const at::Tensor& flat, const AdapterEntry& entry) {
+  return flat.narrow(0, entry.begin, entry.num_elements);
+}
 
 std::string make_run_id(const RunConfig& config) {
   const auto now = std::chrono::system_clock::now().time_since_epoch().count();
@@ -45,7 +48,8 @@ std::string make_run_id(const RunConfig& config) {
 
 }  // namespace
 
-Checkpointing::Checkpointing(World& world, const RunConfig& config, std::vector<ModuleInfo> model_modules, Fingerprint fingerprint)
+Checkpointing::Checkpointing(World& world, const RunConfig& config, std::vector<ModuleInfo> model_modules,
+                             Fingerprint fingerprint)
     : world_(world), config_(config), modules_(std::move(model_modules)), fingerprint_(std::move(fingerprint)) {
   world_.agree("run directory", [&] {
     if (world_.rank() == 0) directory_ = std::make_unique<RunDirectory>(config_.run.output_dir, make_run_id(config_));
@@ -117,7 +121,8 @@ void Checkpointing::save(TrainingState state) {
   const auto start = std::chrono::steady_clock::now();
   world_.agree("checkpoint", [&] {
     if (!directory_) return;
-    save_checkpoint(*directory_, state.progress.step, fingerprint_, [&](const auto& directory) { write_state(directory, state); });
+    save_checkpoint(*directory_, state.progress.step, fingerprint_,
+                    [&](const auto& directory) { write_state(directory, state); });
     const auto& best = state.progress.best_eval;
     prune_checkpoints(*directory_, static_cast<uint64_t>(config_.train.save_total_limit),
                       best ? std::optional<uint64_t>(best->step) : std::nullopt);
@@ -153,9 +158,13 @@ Fingerprint make_fingerprint(const RunConfig& config, uint64_t base_hash, const 
           {"data", data_key, must},
           {"seed", fmt::format("{}", config.run.seed), must},
           {"global_batch_size", fmt::format("{}", t.global_batch_size), must},
-          {"optimizer", fmt::format("adamw {} {} {} {} clip {}", t.adam_beta1, t.adam_beta2, t.adam_epsilon, t.weight_decay, t.max_grad_norm), must},
-          {"schedule", fmt::format("{} {} warmup {} {} of {} steps", static_cast<int>(t.lr_scheduler_type), t.learning_rate, t.warmup_ratio,
-                                   t.warmup_steps.value_or(-1), total_steps),
+          {"optimizer",
+           fmt::format("adamw {} {} {} {} clip {}", t.adam_beta1, t.adam_beta2, t.adam_epsilon, t.weight_decay,
+                       t.max_grad_norm),
+           must},
+          {"schedule",
+           fmt::format("{} {} warmup {} {} of {} steps", static_cast<int>(t.lr_scheduler_type), t.learning_rate,
+                       t.warmup_ratio, t.warmup_steps.value_or(-1), total_steps),
            must},
           {"world_size", fmt::format("{}", world_size), FieldRule::kInformative},
           {"version", RANKWISE_VERSION, FieldRule::kInformative}};

@@ -2,6 +2,8 @@
 
 #include <cmath>
 
+#include "trainer/frozen_model.h"
+
 namespace rankwise {
 namespace {
 
@@ -51,7 +53,8 @@ LoraConfig lora_config_of(const LoraSection& section) {
   config.layers_to_transform = section.layers_to_transform.value_or(std::vector<int64_t>{});
   config.layers_pattern = section.layers_pattern.value_or(std::vector<std::string>{});
   config.rank_pattern = section.rank_pattern;
-  for (const auto& [pattern, alpha] : section.alpha_pattern) config.alpha_pattern.emplace_back(pattern, static_cast<double>(alpha));
+  for (const auto& [pattern, alpha] : section.alpha_pattern)
+    config.alpha_pattern.emplace_back(pattern, static_cast<double>(alpha));
   config.use_rslora = section.use_rslora;
   config.init_lora_weights = lora_init_of(section.init_lora_weights);
   return config;
@@ -122,6 +125,35 @@ ResumePolicy resume_policy_of(const CheckpointSection& section) {
     default:
       return {ResumeMode::kAuto, {}};
   }
+}
+
+Workload workload_of(const RunConfig& config, const ModelConfig& model) {
+  Workload workload;
+  workload.model = model;
+  workload.adapter = resolve_targets(lora_config_of(config.lora), adaptable_modules(model));
+  const auto dtype = compute_dtype_of(config.model.dtype);
+  workload.element_bytes = static_cast<int64_t>(c10::elementSize(dtype));
+  workload.master_bytes = dtype == c10::ScalarType::Double ? 8 : 4;
+  workload.tokens_per_micro_batch = config.train.per_device_train_batch_size * config.data.max_length;
+  return workload;
+}
+
+LayoutWishes layout_wishes_of(const ParallelSection& section, int world_size, int ranks_per_host) {
+  LayoutWishes wishes;
+  wishes.world_size = world_size;
+  wishes.ranks_per_host = ranks_per_host;
+  wishes.prefetch = static_cast<int>(section.prefetch);
+  if (section.resident_gib) wishes.resident_bytes = static_cast<int64_t>(*section.resident_gib * 0x1p30);
+  using Base = ParallelSection::Base;
+  if (section.base == Base::kReplicate) wishes.shard_group_size = 1;
+  if (section.base == Base::kShard) wishes.shard_group_size = world_size;
+  if (section.base == Base::kHybrid)
+    wishes.shard_group_size = static_cast<int>(section.shard_group.value_or(ranks_per_host));
+  using Activations = ParallelSection::Activations;
+  if (section.activations == Activations::kSave) wishes.activations = ActivationPolicy::kSave;
+  if (section.activations == Activations::kRecomputeMlp) wishes.activations = ActivationPolicy::kRecomputeMlp;
+  if (section.activations == Activations::kRecomputeBlock) wishes.activations = ActivationPolicy::kRecomputeBlock;
+  return wishes;
 }
 
 c10::ScalarType compute_dtype_of(ModelSection::Dtype dtype) {

@@ -28,27 +28,29 @@ int64_t count_parameters(const ModelConfig& config) {
   return total;
 }
 
-std::vector<ModuleInfo> linear_modules(const ModelConfig& config) {
+std::vector<ModuleInfo> adaptable_modules(const ModelConfig& config) {
   std::vector<ModuleInfo> modules;
   for (const auto& unit : Decoder::frozen_spec(config).units) {
-    if (unit.pool != UnitPool::kBlocks) continue;
     for (const auto& matrix : unit.matrices) {
-      const auto name = matrix.name.substr(0, matrix.name.rfind(".weight"));
-      modules.push_back({name, matrix.shape[1], matrix.shape[0], ModuleKind::kLinear});
+      const auto kind = unit.pool == UnitPool::kBlocks ? ModuleKind::kLinear
+                        : unit.name == "head"          ? ModuleKind::kOutputEmbedding
+                                                       : ModuleKind::kEmbedding;
+      modules.push_back({matrix.name.substr(0, matrix.name.rfind(".weight")), matrix.shape[1], matrix.shape[0], kind});
     }
   }
   return modules;
 }
 
-std::unique_ptr<Communicator> make_shard_group(World& world, ParallelSection::Base base, std::optional<int64_t> group_size,
-                                               CommObserver* observer) {
-  if (base == ParallelSection::Base::kReplicate || world.size() == 1) return make_local_communicator();
+void require_dividing_groups(const World& world, int group_size) {
+  RW_CHECK(world.size() % group_size == 0, ConfigError,
+           "parallel.shard_group: groups of {} ranks do not divide {} ranks", group_size, world.size());
+}
+
+std::unique_ptr<Communicator> make_shard_group(World& world, int group_size, CommObserver* observer) {
+  if (group_size == 1) return make_local_communicator();
   auto all = world.make_communicator(observer);
-  if (base != ParallelSection::Base::kHybrid) return all;
-  const int ranks = group_size ? static_cast<int>(*group_size) : world.local_size();
-  RW_CHECK(world.size() % ranks == 0, ConfigError, "parallel.shard_group: groups of {} ranks do not divide {} ranks", ranks,
-           world.size());
-  return all->split(world.rank() / ranks, world.rank());
+  if (group_size == world.size()) return all;
+  return all->split(world.rank() / group_size, world.rank());
 }
 
 }  // namespace rankwise

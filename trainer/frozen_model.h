@@ -26,18 +26,20 @@ struct FrozenModel {
   FrozenStore store;
   Decoder decoder;
 
-  FrozenModel(const std::filesystem::path& model_dir, std::unique_ptr<Communicator> shard_group, const FrozenModelOptions& options);
+  FrozenModel(const std::filesystem::path& model_dir, std::unique_ptr<Communicator> shard_group,
+              const FrozenModelOptions& options);
   FrozenModel(const FrozenModel&) = delete;  // the decoder refers to the store
 };
 
 // Known from config.json alone. A tied tensor counts once.
 int64_t count_parameters(const ModelConfig& config);
-// The linear modules that an adapter may target, in the order of the model.
-std::vector<ModuleInfo> linear_modules(const ModelConfig& config);
+// The modules that target_modules are matched against, in the order of the model.
+std::vector<ModuleInfo> adaptable_modules(const ModelConfig& config);
 
-// Collective. The group over which parallel.base shards: one rank for replicate, all for shard, shard_group ranks (or a
-// host's) for hybrid.
-std::unique_ptr<Communicator> make_shard_group(World& world, ParallelSection::Base base, std::optional<int64_t> group_size,
-                                               CommObserver* observer);
+// Throws ConfigError if the world does not divide into groups of this size.
+void require_dividing_groups(const World& world, int group_size);
+
+// Collective. The group over which the base is sharded: neighbours in rank, `group_size` at a time.
+std::unique_ptr<Communicator> make_shard_group(World& world, int group_size, CommObserver* observer);
 
 }  // namespace rankwise

@@ -9,8 +9,9 @@
 namespace rankwise {
 namespace {
 
-constexpr MemoryKind kMetricOf[kNumTensorKinds] = {MemoryKind::kBaseShard, MemoryKind::kGathered,  MemoryKind::kAdapter,
-                                                   MemoryKind::kGradients, MemoryKind::kOptimizer, MemoryKind::kActivations};
+constexpr MemoryKind kMetricOf[kNumTensorKinds] = {MemoryKind::kBaseShard, MemoryKind::kGathered,
+                                                   MemoryKind::kAdapter,   MemoryKind::kGradients,
+                                                   MemoryKind::kOptimizer, MemoryKind::kActivations};
 
 }  // namespace
 
@@ -46,17 +47,22 @@ void Reporter::begin(const RunConfig& config, int64_t start_step, int64_t total_
   title_ = config.run.name;
   plot_path_ = config.run.output_dir / "loss.svg";
   log_ = RunLog(config.run.output_dir / "train_log.jsonl", start_step == 0 ? 0 : start_step + 1);
-  progress_ = std::make_unique<Progress>(Progress::Options{
-      .terminal = terminal_, .total_steps = total_steps, .start_step = start_step, .logging_steps = config.train.logging_steps});
+  progress_ = std::make_unique<Progress>(Progress::Options{.terminal = terminal_,
+                                                           .total_steps = total_steps,
+                                                           .start_step = start_step,
+                                                           .logging_steps = config.train.logging_steps});
   if (endpoint_) endpoint_->set_ready(true);
 }
 
 void Reporter::publish(const Traffic& traffic) {
-  metrics_.add_comm_bytes(CommOp::kAllGather, transport_, static_cast<int64_t>(traffic.gathered_bytes - reported_.gathered_bytes));
-  metrics_.add_comm_bytes(CommOp::kAllReduce, transport_, static_cast<int64_t>(traffic.reduced_bytes - reported_.reduced_bytes));
+  metrics_.add_comm_bytes(CommOp::kAllGather, transport_,
+                          static_cast<int64_t>(traffic.gathered_bytes - reported_.gathered_bytes));
+  metrics_.add_comm_bytes(CommOp::kAllReduce, transport_,
+                          static_cast<int64_t>(traffic.reduced_bytes - reported_.reduced_bytes));
   reported_ = traffic;
   const TensorMemory memory = tensor_memory();
-  for (size_t k = 0; k < kNumTensorKinds; ++k) metrics_.set_memory(kMetricOf[k], memory.live_bytes[k], memory.peak_bytes[k]);
+  for (size_t k = 0; k < kNumTensorKinds; ++k)
+    metrics_.set_memory(kMetricOf[k], memory.live_bytes[k], memory.peak_bytes[k]);
   metrics_.set_memory(MemoryKind::kAllocator, memory.live_total, memory.peak_total);
   metrics_.set_process_memory();
   if (endpoint_) endpoint_->publish(metrics_.text());

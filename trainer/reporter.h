@@ -1,5 +1,5 @@
-// Everything that a run says while it goes: the metrics page, the terminal, train_log.jsonl and loss.svg. On ranks other
-// than 0 it keeps the metrics and writes nothing.
+// Everything that a run says while it goes: the metrics page, the terminal, train_log.jsonl and loss.svg. On ranks
+// other than 0 it keeps the metrics and writes nothing.
 #pragma once
 
 #include <cstdint>

@@ -22,17 +22,6 @@ using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
-ActivationPolicy policy_of(ParallelSection::Activations activations) {
-  switch (activations) {
-    case ParallelSection::Activations::kRecomputeMlp:
-      return ActivationPolicy::kRecomputeMlp;
-    case ParallelSection::Activations::kRecomputeBlock:
-      return ActivationPolicy::kRecomputeBlock;
-    default:
-      return ActivationPolicy::kSave;
-  }
-}
-
 }  // namespace
 
 // Sums only, so that ranks without data are harmless and the order of ranks does not matter.
@@ -46,12 +35,15 @@ struct Trainer::StepTotals {
 Trainer::Trainer(World& world, const RunConfig& config, const std::atomic<bool>& stop)
     : world_(world), config_(config), stop_(stop), reporter_(world, config.monitoring), watchdog_(world) {
   watchdog_.start(std::chrono::seconds(config.comms.timeout_seconds));
-  load();
+  load_inputs();
+  load_model(plan());
+  make_adapter();
+  resume();
 }
 
 Trainer::~Trainer() = default;
 
-void Trainer::load() {
+void Trainer::load_inputs() {
   watchdog_.beat("prepare", 0);
   {
     const auto phase = reporter_.phase("preparing data");
@@ -63,26 +55,47 @@ void Trainer::load() {
   reporter_.note(describe("train", data_->train.report()));
   if (data_->eval) reporter_.note(describe("eval", data_->eval->report()));
   world_.require_equal("the training data", data_->train.key());
+}
 
-  watchdog_.beat("load", 0);
-  const auto dtype = compute_dtype_of(config_.model.dtype);
-  auto shard_group = make_shard_group(world_, config_.parallel.base, config_.parallel.shard_group, &watchdog_);
-  reduction_ = world_.make_communicator(&watchdog_);
-  {
-    const auto phase = reporter_.phase(fmt::format("loading weights over {} rank(s)", shard_group->size()));
-    const FrozenModelOptions options{.dtype = dtype,
-                                     .prefetch = static_cast<int>(config_.parallel.prefetch),
-                                     .resident_bytes = static_cast<int64_t>(config_.parallel.resident_gib.value_or(0) * 0x1p30),
-                                     .activations = policy_of(config_.parallel.activations)};
-    world_.agree("weights", [&] { read_model_config(config_.model.path); ModelFiles(config_.model.path); });
-    model_ = std::make_unique<FrozenModel>(config_.model.path, std::move(shard_group), options);
+Layout Trainer::plan() {
+  MemoryPlan plan;
+  int64_t available = 0;
+  for (const auto& text : world_.gather_strings(std::to_string(available_host_bytes(world_.local_size())))) {
+    available = available == 0 ? std::stoll(text) : std::min<int64_t>(available, std::stoll(text));
   }
+  world_.agree("plan", [&] {
+    const ModelFiles files(
+        config_.model.path);  // a missing or malformed file is every rank's error, here and not later
+    const ModelConfig model = read_model_config(config_.model.path);
+    plan = choose_layout(workload_of(config_, model),
+                         layout_wishes_of(config_.parallel, world_.size(), world_.local_size()), available);
+    require_dividing_groups(world_, plan.layout.shard_group_size);
+  });
+  reporter_.note(describe(plan, available));
+  return plan.layout;
+}
+
+void Trainer::load_model(const Layout& layout) {
+  watchdog_.beat("load", 0);
+  reduction_ = world_.make_communicator(&watchdog_);
+  auto shard_group = make_shard_group(world_, layout.shard_group_size, &watchdog_);
+  const auto phase = reporter_.phase(fmt::format("loading weights, 1/{} of the base a rank", layout.shard_group_size));
+  model_ = std::make_unique<FrozenModel>(config_.model.path, std::move(shard_group),
+                                         FrozenModelOptions{.dtype = compute_dtype_of(config_.model.dtype),
+                                                            .prefetch = layout.prefetch,
+                                                            .resident_bytes = layout.resident_bytes,
+                                                            .activations = layout.activations});
+}
+
+void Trainer::make_adapter() {
   const auto groups = model_->decoder.groups();
-  const auto modules = linear_modules(model_->config);
-  const auto master = dtype == at::kDouble ? at::kDouble : at::kFloat;
+  const auto modules = adaptable_modules(model_->config);
+  const auto dtype = compute_dtype_of(config_.model.dtype);
   world_.agree("adapter", [&] {
     auto matched = resolve_targets(lora_config_of(config_.lora), modules);
-    adapter_ = std::make_unique<Adapter>(std::move(matched), groups, AdapterOptions{.master_dtype = master, .compute_dtype = dtype});
+    adapter_ = std::make_unique<Adapter>(
+        std::move(matched), groups,
+        AdapterOptions{.master_dtype = dtype == at::kDouble ? at::kDouble : at::kFloat, .compute_dtype = dtype});
     if (config_.lora.init_adapter) {
       adapter_->load(read_adapter(*config_.lora.init_adapter, modules).tensors);
     } else {
@@ -91,15 +104,17 @@ void Trainer::load() {
   });
   reporter_.note(match_table(adapter_->modules()));
   reporter_.note(trainable_report(adapter_->modules(), count_parameters(model_->config)));
-  {
-    const TensorScope scope(TensorKind::kOptimizer);
-    adamw_ = std::make_unique<AdamW>(adapter_->masters(), adamw_options_of(config_.train));
-  }
+  const TensorScope scope(TensorKind::kOptimizer);
+  adamw_ = std::make_unique<AdamW>(adapter_->masters(), adamw_options_of(config_.train));
+}
+
+void Trainer::resume() {
   sampler_ = std::make_unique<Sampler>(sampler_settings_of(config_, data_->train.num_rows(), world_.size()));
   schedule_ = schedule_of(config_.train, sampler_->num_steps());
-  checkpointing_ = std::make_unique<Checkpointing>(
-      world_, config_, modules,
-      make_fingerprint(config_, model_->store.fingerprint(), data_->train.key(), adapter_->modules(), sampler_->num_steps(), world_.size()));
+  checkpointing_ =
+      std::make_unique<Checkpointing>(world_, config_, adaptable_modules(model_->config),
+                                      make_fingerprint(config_, model_->store.fingerprint(), data_->train.key(),
+                                                       adapter_->modules(), sampler_->num_steps(), world_.size()));
   if (checkpointing_->restore(state())) reporter_.note(fmt::format("continuing behind step {}", progress_.step));
   world_.require_equal("the adapter at the start", fmt::format("{:016x}", adapter_->hash()));
 }
@@ -123,7 +138,9 @@ RunEnd Trainer::run() {
   return RunEnd::kFinished;
 }
 
-bool Trainer::due(int64_t interval) const { return interval > 0 && static_cast<int64_t>(progress_.step) % interval == 0; }
+bool Trainer::due(int64_t interval) const {
+  return interval > 0 && static_cast<int64_t>(progress_.step) % interval == 0;
+}
 
 bool Trainer::train_step() {
   const auto start = Clock::now();
@@ -131,7 +148,8 @@ bool Trainer::train_step() {
   const double learning_rate = schedule_.at(step);
   StepTotals totals;
   adapter_->gradients().zero_();
-  for (int64_t m = 0; m < sampler_->num_micro_batches(step); ++m) totals.add(StepTotals::kLoss, forward_backward(m, totals));
+  for (int64_t m = 0; m < sampler_->num_micro_batches(step); ++m)
+    totals.add(StepTotals::kLoss, forward_backward(m, totals));
   exchange(totals);
   const double norm = update(totals);
 
@@ -177,7 +195,8 @@ double Trainer::forward_backward(int64_t micro_batch, StepTotals& totals) {
 
 void Trainer::exchange(StepTotals& totals) {
   const ScopedPhase phase(reporter_.metrics(), Phase::kAllreduce);
-  const bool finite = std::isfinite(totals.get(StepTotals::kLoss)) && std::isfinite(gradient_norm(adapter_->gradients()));
+  const bool finite =
+      std::isfinite(totals.get(StepTotals::kLoss)) && std::isfinite(gradient_norm(adapter_->gradients()));
   totals.add(StepTotals::kNonfinite, finite ? 0.0 : 1.0);
   totals.add(StepTotals::kStop, stop_ ? 1.0 : 0.0);
   Work scalars = reduction_->all_reduce(totals.values, Reduce::kSum);
@@ -195,7 +214,8 @@ double Trainer::update(const StepTotals& totals) {
     return norm;
   }
   nonfinite_in_a_row_ = 0;
-  adamw_->step(adapter_->gradients(), schedule_.at(static_cast<int64_t>(progress_.step)), scale * clip_factor(norm, config_.train.max_grad_norm));
+  adamw_->step(adapter_->gradients(), schedule_.at(static_cast<int64_t>(progress_.step)),
+               scale * clip_factor(norm, config_.train.max_grad_norm));
   adapter_->refresh_compute_copies();
   progress_.optimizer_steps = static_cast<uint64_t>(adamw_->steps());
   return norm;
@@ -204,23 +224,28 @@ double Trainer::update(const StepTotals& totals) {
 void Trainer::count_nonfinite() {
   ++nonfinite_in_a_row_;
   if (nonfinite_in_a_row_ <= config_.train.max_nonfinite_steps) return;
-  throw AgreedError(ExitCode::kInternal,
-                    fmt::format("step {}: the loss or a gradient was not finite in {} steps in a row (train.max_nonfinite_steps is {}); "
-                                "lower train.learning_rate or look at the data",
-                                progress_.step + 1, nonfinite_in_a_row_, config_.train.max_nonfinite_steps));
+  throw AgreedError(
+      ExitCode::kInternal,
+      fmt::format(
+          "step {}: the loss or a gradient was not finite in {} steps in a row (train.max_nonfinite_steps is {}); "
+          "lower train.learning_rate or look at the data",
+          progress_.step + 1, nonfinite_in_a_row_, config_.train.max_nonfinite_steps));
 }
 
 void Trainer::evaluate() {
   if (!data_->eval) return;
   const ScopedPhase phase(reporter_.metrics(), Phase::kEval);
   const auto rows = data_->eval->num_rows();
-  const int64_t per_batch = config_.train.per_device_eval_batch_size.value_or(config_.train.per_device_train_batch_size);
+  const int64_t per_batch =
+      config_.train.per_device_eval_batch_size.value_or(config_.train.per_device_train_batch_size);
   const int64_t per_round = per_batch * world_.size();
   at::Tensor sums = at::zeros({2}, at::kDouble);
   for (int64_t round = 0; round < rows; round += per_round) {
     watchdog_.beat("evaluate", static_cast<int64_t>(progress_.step));
     std::vector<int64_t> mine;
-    for (int64_t row = round + world_.rank() * per_batch; row < std::min(rows, round + (world_.rank() + 1) * per_batch); ++row) mine.push_back(row);
+    for (int64_t row = round + world_.rank() * per_batch; row < std::min(rows, round + (world_.rank() + 1) * per_batch);
+         ++row)
+      mine.push_back(row);
     const Batch batch = make_batch(*data_->eval, mine);
     sums[0] += model_->decoder.evaluate(batch);
     sums[1] += batch.num_targets();

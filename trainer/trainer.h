@@ -12,6 +12,7 @@
 #include "trainer/data/sampler.h"
 #include "trainer/frozen_model.h"
 #include "trainer/lora/adapter.h"
+#include "trainer/memory_plan.h"
 #include "trainer/optim/adamw.h"
 #include "trainer/optim/schedule.h"
 #include "trainer/reporter.h"
@@ -37,7 +38,11 @@ class Trainer {
   // Sums over all ranks and micro-batches of one step, reduced in one message.
   struct StepTotals;
 
-  void load();
+  void load_inputs();
+  Layout plan();
+  void load_model(const Layout& layout);
+  void make_adapter();
+  void resume();
   bool train_step();  // false: a stop was requested on some rank
   double forward_backward(int64_t micro_batch, StepTotals& totals);
   void exchange(StepTotals& totals);

@@ -18,12 +18,13 @@ ExitCode check(const std::string& path, const std::vector<std::string>& override
   const RunConfig config = load_run_config(path, overrides);
   const ModelConfig model = read_model_config(config.model.path);
   const ModelFiles files(config.model.path);
-  const auto modules = linear_modules(model);
+  const auto modules = adaptable_modules(model);
   const auto matched = resolve_targets(lora_config_of(config.lora), modules);
   if (config.lora.init_adapter) read_adapter(*config.lora.init_adapter, modules);
   const TrainingText text = load_text(config.model, config.data);
   const TrainingData data = load_data(config, text, {});
-  fmt::print("{}\n{}\n{}\n", dump_run_config(config), match_table(matched), trainable_report(matched, count_parameters(model)));
+  fmt::print("{}\n{}\n{}\n", dump_run_config(config), match_table(matched),
+             trainable_report(matched, count_parameters(model)));
   fmt::print("{}\n", describe("train", data.train.report()));
   if (data.eval) fmt::print("{}\n", describe("eval", data.eval->report()));
   return ExitCode::kOk;

@@ -29,9 +29,10 @@ std::string templated(const TrainingText& text, const std::string& prompt, bool 
 std::unique_ptr<Adapter> load_adapter(FrozenModel& model, const std::string& directory, c10::ScalarType dtype) {
   if (directory.empty()) return nullptr;
   const auto groups = model.decoder.groups();
-  AdapterFiles files = read_adapter(directory, linear_modules(model.config));
+  AdapterFiles files = read_adapter(directory, adaptable_modules(model.config));
   auto adapter = std::make_unique<Adapter>(
-      std::move(files.modules), groups, AdapterOptions{.master_dtype = c10::ScalarType::Float, .compute_dtype = dtype, .trainable = false});
+      std::move(files.modules), groups,
+      AdapterOptions{.master_dtype = c10::ScalarType::Float, .compute_dtype = dtype, .trainable = false});
   adapter->load(files.tensors);
   return adapter;
 }
@@ -43,10 +44,12 @@ ExitCode generate_texts(const Options& options) {
   FrozenModel model(options.model, make_local_communicator(), {.dtype = dtype});
   const auto adapter = load_adapter(model, options.adapter, dtype);
   for (const auto& prompt : options.prompts) {
-    const auto encoding = text.tokenizer.encode(templated(text, prompt, options.raw), options.raw, SpecialTokens::kRecognise);
+    const auto encoding =
+        text.tokenizer.encode(templated(text, prompt, options.raw), options.raw, SpecialTokens::kRecognise);
     const std::vector<int64_t> ids(encoding.ids.begin(), encoding.ids.end());
     const Generated answer = generate(model.decoder, ids, model.config.eos_token_ids, options.sampling, {});
-    std::cout << text.tokenizer.decode(answer.ids, /*skip_special_tokens=*/true) << (answer.stopped ? "" : " ...") << std::endl;
+    std::cout << text.tokenizer.decode(answer.ids, /*skip_special_tokens=*/true) << (answer.stopped ? "" : " ...")
+              << std::endl;
   }
   return ExitCode::kOk;
 }
@@ -55,18 +58,26 @@ ExitCode generate_texts(const Options& options) {
 
 void add_generate(CLI::App& app, Command& chosen) {
   auto options = std::make_shared<Options>();
-  auto* command = app.add_subcommand("generate", "Let a model, with or without an adapter, answer prompts; one line each.");
+  auto* command =
+      app.add_subcommand("generate", "Let a model, with or without an adapter, answer prompts; one line each.");
   command->add_option("--model", options->model, "a Hugging Face model directory")->required();
   command->add_option("--adapter", options->adapter, "a PEFT adapter directory, such as runs/NAME/final");
-  command->add_option("--prompt", options->prompts, "what the user says; may be repeated")->required()->allow_extra_args(false);
+  command->add_option("--prompt", options->prompts, "what the user says; may be repeated")
+      ->required()
+      ->allow_extra_args(false);
   command->add_flag("--raw", options->raw, "continue the prompt as plain text, without the chat template");
-  command->add_option("--max-new-tokens", options->sampling.max_new_tokens, "")->check(CLI::Range(1, 1 << 20))->capture_default_str();
-  command->add_option("--temperature", options->sampling.temperature, "0: greedy")->check(CLI::Range(0.0, 100.0))->capture_default_str();
+  command->add_option("--max-new-tokens", options->sampling.max_new_tokens, "")
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str();
+  command->add_option("--temperature", options->sampling.temperature, "0: greedy")
+      ->check(CLI::Range(0.0, 100.0))
+      ->capture_default_str();
   command->add_option("--top-p", options->sampling.top_p, "")->check(CLI::Range(0.0, 1.0))->capture_default_str();
   command->add_option("--seed", options->sampling.seed, "")->capture_default_str();
-  command->footer("An answer that --max-new-tokens cut off ends in ' ...'.\n"
-                  "Example: rankwise generate --model models/SmolLM2-135M-Instruct --adapter runs/smollm2-devil/final "
-                  "--prompt 'Define programmer.' --temperature 0.8 --top-p 0.9");
+  command->footer(
+      "An answer that --max-new-tokens cut off ends in ' ...'.\n"
+      "Example: rankwise generate --model models/SmolLM2-135M-Instruct --adapter runs/smollm2-devil/final "
+      "--prompt 'Define programmer.' --temperature 0.8 --top-p 0.9");
   command->callback([=, &chosen] { chosen = [options] { return generate_texts(*options); }; });
 }
 

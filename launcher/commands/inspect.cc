@@ -27,9 +27,10 @@ void inspect_checkpoint(const std::filesystem::path& directory) {
 void inspect_model(const std::filesystem::path& directory) {
   const ModelConfig config = read_model_config(directory);
   const ModelFiles files(directory);
-  fmt::print("{}: {} layers, hidden {}, {} heads, {} key/value heads, head {}, MLP {}, vocabulary {}{}\n", config.architecture,
-             config.num_hidden_layers, config.hidden_size, config.num_attention_heads, config.num_key_value_heads, config.head_dim,
-             config.intermediate_size, config.vocab_size, config.tie_word_embeddings ? ", tied embeddings" : "");
+  fmt::print("{}: {} layers, hidden {}, {} heads, {} key/value heads, head {}, MLP {}, vocabulary {}{}\n",
+             config.architecture, config.num_hidden_layers, config.hidden_size, config.num_attention_heads,
+             config.num_key_value_heads, config.head_dim, config.intermediate_size, config.vocab_size,
+             config.tie_word_embeddings ? ", tied embeddings" : "");
   for (const auto& name : files.names()) print_tensor(files.entry(name));
 }
 

@@ -17,18 +17,25 @@ struct Options {
   bool help_config = false;
 };
 
+// Its error is every rank's.
+void on_rank_0(World& world, std::string_view what, const std::function<void()>& part) {
+  world.agree(what, [&] {
+    if (world.rank() == 0) part();
+  });
+}
+
 // Every rank reads the file; an error that all share is printed once, by rank 0.
 ExitCode train(World& world, const Options& options) {
   RunConfig config;
   world.agree("configuration", [&] { config = load_run_config(options.config, options.overrides); });
   world.require_equal("the configuration", dump_run_config(config));
-  if (config.comms.expected_world_size) world.agree("world", [&] { world.require_size(static_cast<int>(*config.comms.expected_world_size)); });
-  world.agree("output directory", [&] {
-    if (world.rank() != 0) return;
-    probe_writable(config.run.output_dir);
-    replace_file(config.run.output_dir / "config.yaml", dump_run_config(config));
-  });
+  if (config.comms.expected_world_size)
+    world.agree("world", [&] { world.require_size(static_cast<int>(*config.comms.expected_world_size)); });
+  on_rank_0(world, "output directory", [&] { probe_writable(config.run.output_dir); });
   Trainer trainer(world, config, stop_requested());
+  // Only now is it this run's directory: locked, and with no checkpoint that does not fit.
+  on_rank_0(world, "config.yaml",
+            [&] { replace_file(config.run.output_dir / "config.yaml", dump_run_config(config)); });
   return trainer.run() == RunEnd::kFinished ? ExitCode::kOk : ExitCode::kStopped;
 }
 
@@ -60,11 +67,13 @@ ExitCode train_on_world(const Options& options) {
 
 void add_train(CLI::App& app, Command& chosen) {
   auto options = std::make_shared<Options>();
-  auto* command = app.add_subcommand("train", "Train an adapter as a configuration file says; under mpirun on several ranks.");
+  auto* command =
+      app.add_subcommand("train", "Train an adapter as a configuration file says; under mpirun on several ranks.");
   auto* config = command->add_option("config", options->config, "the run's YAML file");
   command->add_option("--set", options->overrides, "key.path=value: overrides one key of the file; may be repeated")
       ->allow_extra_args(false);
-  auto* help_config = command->add_flag("--help-config", options->help_config, "print every key with its range, default and meaning");
+  auto* help_config =
+      command->add_flag("--help-config", options->help_config, "print every key with its range, default and meaning");
   command->footer("Example: mpirun -np 2 rankwise train configs/recipes/smollm2_devil.yaml --set train.max_steps=40");
   command->callback([=, &chosen] {
     if (config->count() + help_config->count() == 0) throw CLI::RequiredError("config");

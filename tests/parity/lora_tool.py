@@ -14,7 +14,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCau
 ROOT = Path(__file__).resolve().parents[2]
 TOOL = Path(os.environ.get("RANKWISE_BUILD", ROOT / "build" / "release")) / "tests" / "support" / "lora_tool"
 
-SIZES = dict(vocab_size=40, hidden_size=8, intermediate_size=12, num_attention_heads=2, num_key_value_heads=1, head_dim=4)
+SIZES = dict(
+    vocab_size=40, hidden_size=8, intermediate_size=12, num_attention_heads=2, num_key_value_heads=1, head_dim=4
+)
 
 
 @functools.cache

@@ -9,19 +9,36 @@ import pytest
 from transformers import AutoConfig, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-TOOL = pathlib.Path(os.environ.get("RANKWISE_BUILD", ROOT / "build" / "release")) / "tests" / "support" / "model_config_tool"
+TOOL = (
+    pathlib.Path(os.environ.get("RANKWISE_BUILD", ROOT / "build" / "release"))
+    / "tests"
+    / "support"
+    / "model_config_tool"
+)
 pytestmark = pytest.mark.skipif(not TOOL.exists(), reason=f"{TOOL} is not built")
 
 ARCHITECTURES = {
-    "llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM",
-    "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM",
+    "llama": "LlamaForCausalLM",
+    "mistral": "MistralForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
 }
 SMALL = {
-    "vocab_size": 1000, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 4,
-    "num_attention_heads": 8, "num_key_value_heads": 2, "eos_token_id": [3, 4], "bos_token_id": 1, "pad_token_id": 0,
+    "vocab_size": 1000,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 2,
+    "eos_token_id": [3, 4],
+    "bos_token_id": 1,
+    "pad_token_id": 0,
 }
 LLAMA3 = {
-    "rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+    "rope_type": "llama3",
+    "factor": 32.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
     "original_max_position_embeddings": 1024,
 }
 TWO_KINDS = ["full_attention", "sliding_attention"] * 2
@@ -34,8 +51,12 @@ CASES = {
     "llama, version 4 rope": ("llama", {"rope_theta": 5e5, "rope_scaling": LLAMA3}),
     "llama, version 5 rope": ("llama", {"rope_parameters": {"rope_theta": 5e5, **LLAMA3}}),
     "llama, rope without its old length": (
-        "llama", {"rope_scaling": {k: v for k, v in LLAMA3.items() if k != "original_max_position_embeddings"},
-                  "max_position_embeddings": 512}),
+        "llama",
+        {
+            "rope_scaling": {k: v for k, v in LLAMA3.items() if k != "original_max_position_embeddings"},
+            "max_position_embeddings": 512,
+        },
+    ),
     "llama, linear rope": ("llama", {"rope_scaling": {"type": "linear", "factor": 4.0}}),
     "llama, default rope spelt out": ("llama", {"rope_theta": 1e5, "rope_scaling": None}),
     "llama, biases": ("llama", {"attention_bias": True, "mlp_bias": True}),
@@ -70,9 +91,19 @@ def as_list(ids):
 
 def compare(directory):
     ours, theirs = read_with_ours(directory), AutoConfig.from_pretrained(directory)
-    for key in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
-                "num_key_value_heads", "max_position_embeddings", "rms_norm_eps", "tie_word_embeddings",
-                "bos_token_id", "pad_token_id"):
+    for key in (
+        "vocab_size",
+        "hidden_size",
+        "intermediate_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "max_position_embeddings",
+        "rms_norm_eps",
+        "tie_word_embeddings",
+        "bos_token_id",
+        "pad_token_id",
+    ):
         assert ours[key] == getattr(theirs, key), key
     assert ours["eos_token_ids"] == as_list(theirs.eos_token_id)
     head_dim = getattr(theirs, "head_dim", None) or theirs.hidden_size // theirs.num_attention_heads
@@ -119,8 +150,13 @@ def test_what_transformers_saves_can_be_read(tmp_path, config_class):
 def test_biases_are_those_of_the_real_model(tmp_path, model_type, bias):
     from transformers import AutoModelForCausalLM
 
-    content = {"model_type": model_type, "architectures": [ARCHITECTURES[model_type]], **SMALL,
-               "attention_bias": bias, "mlp_bias": bias}
+    content = {
+        "model_type": model_type,
+        "architectures": [ARCHITECTURES[model_type]],
+        **SMALL,
+        "attention_bias": bias,
+        "mlp_bias": bias,
+    }
     (tmp_path / "config.json").write_text(json.dumps(content))
     ours = read_with_ours(tmp_path)
     layer = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(tmp_path)).model.layers[0]

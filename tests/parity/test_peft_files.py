@@ -13,7 +13,9 @@ from safetensors.torch import load_file, save_file
 from lora_tool import adapted_by_peft, ask, config_text, fresh_model
 from test_target_matching import random_config
 
-PLAIN = dict(r=4, lora_alpha=6, target_modules=["q_proj", "up_proj"], rank_pattern={"up_proj": 2}, task_type="CAUSAL_LM")
+PLAIN = dict(
+    r=4, lora_alpha=6, target_modules=["q_proj", "up_proj"], rank_pattern={"up_proj": 2}, task_type="CAUSAL_LM"
+)
 
 
 def random_adapter(fields, family, seed=0):
@@ -40,7 +42,9 @@ def as_request(tensors):
 
 
 def as_tensors(answer):
-    return {key: torch.tensor(t["data"], dtype=torch.float32).reshape(t["shape"]) for key, t in answer["tensors"].items()}
+    return {
+        key: torch.tensor(t["data"], dtype=torch.float32).reshape(t["shape"]) for key, t in answer["tensors"].items()
+    }
 
 
 def assert_same_bits(ours, theirs):

@@ -12,14 +12,30 @@ import torch
 from safetensors.torch import load_file, save_file
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-TOOL = pathlib.Path(os.environ.get("RANKWISE_BUILD", ROOT / "build" / "release")) / "tests" / "support" / "safetensors_tool"
+TOOL = (
+    pathlib.Path(os.environ.get("RANKWISE_BUILD", ROOT / "build" / "release"))
+    / "tests"
+    / "support"
+    / "safetensors_tool"
+)
 pytestmark = pytest.mark.skipif(not TOOL.exists(), reason=f"{TOOL} is not built")
 
 DTYPES = {
-    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
-    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
-    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
-    "U16": torch.uint16, "U32": torch.uint32, "U64": torch.uint64,
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "U16": torch.uint16,
+    "U32": torch.uint32,
+    "U64": torch.uint64,
 }
 SHAPES = [(), (0,), (1,), (5,), (3, 4), (2, 0, 3), (2, 3, 4, 5)]
 
@@ -41,7 +57,7 @@ def every_kind_of_tensor(seed):
             count = torch.Size(shape).numel()
             high = 2 if dtype == torch.bool else 256
             raw = torch.randint(0, high, (count * dtype.itemsize,), dtype=torch.uint8, generator=generator)
-            name = f"{hashlib.sha256(f'{seed}{dtype_name}{i}'.encode()).hexdigest()[:6]}.{i}.é \"\\"
+            name = f'{hashlib.sha256(f"{seed}{dtype_name}{i}".encode()).hexdigest()[:6]}.{i}.é "\\'
             tensors[name] = raw.view(dtype).reshape(shape) if count else torch.empty(shape, dtype=dtype)
     return tensors
 

@@ -13,9 +13,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 REPO = Path(__file__).resolve().parents[2]
 VOCAB_SIZE = 3000
 
-LLAMA3_SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
+LLAMA3_SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 QWEN2_SPLIT = LLAMA3_SPLIT.replace(r"\p{N}{1,3}", r"\p{N}")
 DEEPSEEK_SPLITS = [
     r"\p{N}{1,3}",
@@ -104,7 +102,10 @@ def deepseek():
         single=[bos, "$A"], pair=[bos, "$A", "$B:1"], special_tokens=[(bos, tokenizer.token_to_id(bos))]
     )
     token = {"__type": "AddedToken", "lstrip": False, "normalized": True, "rstrip": False, "single_word": False}
-    return tokenizer, {"bos_token": {**token, "content": bos}, "eos_token": {**token, "content": "<｜end▁of▁sentence｜>"}}
+    return tokenizer, {
+        "bos_token": {**token, "content": bos},
+        "eos_token": {**token, "content": "<｜end▁of▁sentence｜>"},
+    }
 
 
 def sentencepiece_specials():
@@ -123,9 +124,7 @@ def llama2():
     # Trained on words (the published merges never cross a space either), then run over whole texts.
     tokenizer.pre_tokenizer = pre_tokenizers.Split("▁", "merged_with_next")
     tokens = sentencepiece_specials() + [f"<0x{byte:02X}>" for byte in range(256)]
-    trainer = trainers.BpeTrainer(
-        vocab_size=VOCAB_SIZE, special_tokens=tokens, limit_alphabet=160, show_progress=False
-    )
+    trainer = trainers.BpeTrainer(vocab_size=VOCAB_SIZE, special_tokens=tokens, limit_alphabet=160, show_progress=False)
     tokenizer.train_from_iterator(corpus(), trainer)
     tokenizer = only_special(tokenizer, sentencepiece_specials())
     tokenizer.pre_tokenizer = None

@@ -63,16 +63,18 @@ void run(World& world, const json& request, const std::string& out_path) {
   const ModelFiles files(model_dir);
   auto group = request.value("shard", false) ? world.make_communicator(nullptr) : make_local_communicator();
   auto reducer = world.make_communicator(nullptr);
-  FrozenStore store(files, Decoder::frozen_spec(config), std::move(group), {.dtype = dtype, .prefetch = request.value("prefetch", 2)});
+  FrozenStore store(files, Decoder::frozen_spec(config), std::move(group),
+                    {.dtype = dtype, .prefetch = request.value("prefetch", 2)});
   const std::string policy = request.value("policy", "save");
   Decoder model(config, store, dtype,
                 policy == "recompute_block" ? ActivationPolicy::kRecomputeBlock
                 : policy == "recompute_mlp" ? ActivationPolicy::kRecomputeMlp
                                             : ActivationPolicy::kSave);
   const auto groups = model.groups();
-  const auto infos = linear_modules(config);
+  const auto infos = adaptable_modules(config);
   AdapterFiles adapter_files = read_adapter(request.at("adapter").get<std::string>(), infos);
-  Adapter adapter(adapter_files.modules, groups, {.master_dtype = dtype == at::kBFloat16 ? at::kFloat : dtype, .compute_dtype = dtype});
+  Adapter adapter(adapter_files.modules, groups,
+                  {.master_dtype = dtype == at::kBFloat16 ? at::kFloat : dtype, .compute_dtype = dtype});
   adapter.load(adapter_files.tensors);
 
   const auto& samples = request.at("samples");
@@ -83,6 +85,7 @@ void run(World& world, const json& request, const std::string& out_path) {
     batches.push_back(batch_of(samples, first, std::min(first + per_batch, samples.size())));
     num_targets += batches.back().num_targets();
   }
+  const Batch stand_in{{0}, {0}, {0, 1}, {-1}, {}, {}};
   const auto rank = static_cast<size_t>(world.rank()), size = static_cast<size_t>(world.size());
   Output out;
   if (request.value("logits", true)) out.add("logits", model.logits(batches[0]));
@@ -93,7 +96,10 @@ void run(World& world, const json& request, const std::string& out_path) {
     adapter.gradients().zero_();
     const StepContext context{step, request.value("seed", 1u), request.value("dropout", 0.0)};
     at::Tensor loss = at::zeros({1}, at::kDouble);
-    for (size_t b = rank; b < batches.size(); b += size) loss += model.forward_backward(batches[b], context, step == 0 ? &dembedding : nullptr);
+    for (size_t first = 0; first < batches.size(); first += size) {  // every rank takes part in every round of gathers
+      const Batch& batch = first + rank < batches.size() ? batches[first + rank] : stand_in;
+      loss += model.forward_backward(batch, context, step == 0 ? &dembedding : nullptr);
+    }
     reducer->all_reduce(loss, Reduce::kSum).wait();
     reducer->all_reduce(adapter.gradients(), Reduce::kSum).wait();
     losses[step] = loss.item<double>() / static_cast<double>(num_targets);
@@ -103,7 +109,8 @@ void run(World& world, const json& request, const std::string& out_path) {
       out.add("dembedding", dembedding * scale);
     }
     const double norm = gradient_norm(adapter.gradients()) * scale;
-    adamw.step(adapter.gradients(), request.value("learning_rate", 1e-3), scale * clip_factor(norm, request.value("max_grad_norm", 0.0)));
+    adamw.step(adapter.gradients(), request.value("learning_rate", 1e-3),
+               scale * clip_factor(norm, request.value("max_grad_norm", 0.0)));
     adapter.refresh_compute_copies();
   }
   out.add("losses", losses);

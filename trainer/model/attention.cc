@@ -19,10 +19,12 @@ at::Tensor keys_KGTD(const at::Tensor& x_TKD, const AttentionShape& shape) {
   return x_TKD.permute({1, 0, 2}).unsqueeze(1).expand({-1, per_key, -1, -1});
 }
 
-// Additive mask [T, P] of a window, where query t stands at position P - T + t; undefined where the window is wide enough.
+// Additive mask [T, P] of a window, where query t stands at position P - T + t; undefined where the window is wide
+// enough.
 at::Tensor window_mask(int64_t num_queries, int64_t num_keys, const AttentionShape& shape, at::ScalarType dtype) {
   if (!shape.sliding_window || num_keys <= *shape.sliding_window) return {};
-  const at::Tensor hidden = at::full({num_queries, num_keys}, -std::numeric_limits<double>::infinity(), at::TensorOptions().dtype(dtype));
+  const at::Tensor hidden =
+      at::full({num_queries, num_keys}, -std::numeric_limits<double>::infinity(), at::TensorOptions().dtype(dtype));
   const int64_t offset = num_keys - num_queries;
   return hidden.triu(offset + 1) + hidden.tril(offset - *shape.sliding_window);
 }
@@ -38,7 +40,8 @@ struct SampleViews {
 
 SampleViews sample_views(const QkvViews& all, int64_t begin, int64_t length, const AttentionShape& shape) {
   return {queries_KGTD(all.q_NHD.narrow(0, begin, length), shape), keys_KGTD(all.k_NKD.narrow(0, begin, length), shape),
-          keys_KGTD(all.v_NKD.narrow(0, begin, length), shape), window_mask(length, length, shape, all.q_NHD.scalar_type())};
+          keys_KGTD(all.v_NKD.narrow(0, begin, length), shape),
+          window_mask(length, length, shape, all.q_NHD.scalar_type())};
 }
 
 }  // namespace
@@ -49,8 +52,8 @@ QkvViews split_qkv(const at::Tensor& qkv_NE, const AttentionShape& shape) {
           heads.narrow(1, shape.num_heads + shape.num_kv_heads, shape.num_kv_heads)};
 }
 
-at::Tensor attention_forward(const at::Tensor& qkv_NE, const std::vector<int64_t>& sample_starts, const AttentionShape& shape,
-                             AttentionSaved& saved) {
+at::Tensor attention_forward(const at::Tensor& qkv_NE, const std::vector<int64_t>& sample_starts,
+                             const AttentionShape& shape, AttentionSaved& saved) {
   const QkvViews all = split_qkv(qkv_NE, shape);
   at::Tensor out_NF = at::empty({qkv_NE.size(0), shape.num_heads * shape.head_dim}, qkv_NE.options());
   const at::Tensor out_NHD = out_NF.unflatten(-1, {shape.num_heads, shape.head_dim});
@@ -67,7 +70,8 @@ at::Tensor attention_forward(const at::Tensor& qkv_NE, const std::vector<int64_t
 }
 
 at::Tensor attention_backward(const at::Tensor& dout_NF, const at::Tensor& qkv_NE, const at::Tensor& out_NF,
-                              const std::vector<int64_t>& sample_starts, const AttentionShape& shape, const AttentionSaved& saved) {
+                              const std::vector<int64_t>& sample_starts, const AttentionShape& shape,
+                              const AttentionSaved& saved) {
   const QkvViews all = split_qkv(qkv_NE, shape);
   at::Tensor dqkv_NE = at::empty_like(qkv_NE);
   const QkvViews gradients = split_qkv(dqkv_NE, shape);
@@ -92,7 +96,8 @@ at::Tensor attention_with_history(const at::Tensor& q_THD, const at::Tensor& k_P
   const int64_t num_queries = q_THD.size(0), num_keys = k_PKD.size(0);
   at::Tensor mask = window_mask(num_queries, num_keys, shape, q_THD.scalar_type());
   if (!mask.defined()) {
-    mask = at::full({num_queries, num_keys}, -std::numeric_limits<double>::infinity(), q_THD.options()).triu_(num_keys - num_queries + 1);
+    mask = at::full({num_queries, num_keys}, -std::numeric_limits<double>::infinity(), q_THD.options())
+               .triu_(num_keys - num_queries + 1);
   }
   const at::Tensor out = at::scaled_dot_product_attention(queries_KGTD(q_THD, shape), keys_KGTD(k_PKD, shape),
                                                           keys_KGTD(v_PKD, shape), mask);

@@ -30,11 +30,12 @@ struct QkvViews {
 QkvViews split_qkv(const at::Tensor& qkv_NE, const AttentionShape& shape);
 
 // Output [N, H * D]. sample_starts: [S + 1].
-at::Tensor attention_forward(const at::Tensor& qkv_NE, const std::vector<int64_t>& sample_starts, const AttentionShape& shape,
-                             AttentionSaved& saved);
+at::Tensor attention_forward(const at::Tensor& qkv_NE, const std::vector<int64_t>& sample_starts,
+                             const AttentionShape& shape, AttentionSaved& saved);
 // dL/dqkv in one buffer like qkv.
 at::Tensor attention_backward(const at::Tensor& dout_NF, const at::Tensor& qkv_NE, const at::Tensor& out_NF,
-                              const std::vector<int64_t>& sample_starts, const AttentionShape& shape, const AttentionSaved& saved);
+                              const std::vector<int64_t>& sample_starts, const AttentionShape& shape,
+                              const AttentionSaved& saved);
 
 // Generation: queries of the newest tokens of one sequence over all its keys so far.
 // q [T, H, D], k and v [P, K, D] with P >= T; query t sees keys 0 .. P - T + t. Output [T, H * D].

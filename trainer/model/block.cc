@@ -33,7 +33,8 @@ std::vector<LinearPart> gate_up_parts(const ModelConfig& c, int64_t layer) {
 // The dropout context of one input of this layer; null outside training.
 struct Dropout {
   Dropout(const BlockContext& context, int64_t layer, InputGroup group)
-      : value{{context.dropout_seed, context.step, layer, group}, context.batch, context.dropout}, on(context.training) {}
+      : value{{context.dropout_seed, context.step, layer, group}, context.batch, context.dropout},
+        on(context.training) {}
   const DropoutContext* get() const { return on ? &value : nullptr; }
   DropoutContext value;
   bool on;
@@ -59,7 +60,8 @@ Block::Block(FrozenStore& store, const ModelConfig& c, int64_t layer)
       shape_{c.num_attention_heads, c.num_key_value_heads, c.head_dim,
              c.layer_is_sliding[static_cast<size_t>(layer)] ? c.sliding_window : std::nullopt},
       qkv_(store, qkv_parts(c, layer)),
-      o_(store, {part(layer, "self_attn.o_proj", c.num_attention_heads * c.head_dim, c.hidden_size, c.attention_output_bias)}),
+      o_(store,
+         {part(layer, "self_attn.o_proj", c.num_attention_heads * c.head_dim, c.hidden_size, c.attention_output_bias)}),
       gate_up_(store, gate_up_parts(c, layer)),
       down_(store, {part(layer, "mlp.down_proj", c.intermediate_size, c.hidden_size, c.mlp_bias)}),
       unit_(store.find(prefix_ + "self_attn.q_proj.weight").unit) {}
@@ -71,7 +73,8 @@ void Block::norm_heads(at::Tensor& qkv_NE, BlockSaved* saved) const {
   const int64_t width = (shape_.num_heads + shape_.num_kv_heads) * shape_.head_dim;
   if (saved != nullptr) saved->unnormed_qk_NE = qkv_NE.narrow(1, 0, width).contiguous();
   const QkvViews views = split_qkv(qkv_NE, shape_);
-  for (const auto& [heads, name] : {std::pair(views.q_NHD, "self_attn.q_norm.weight"), std::pair(views.k_NKD, "self_attn.k_norm.weight")}) {
+  for (const auto& [heads, name] :
+       {std::pair(views.q_NHD, "self_attn.q_norm.weight"), std::pair(views.k_NKD, "self_attn.k_norm.weight")}) {
     heads.copy_(rms_norm_apply(heads, rms_norm_rstd(heads, eps_), norm_weight(name)));
   }
 }
@@ -89,17 +92,20 @@ void Block::norm_heads_backward(at::Tensor& dqkv_NE, const BlockSaved& saved) co
 
 void Block::rotate(const at::Tensor& qkv_NE, const RopeAngles& angles, bool inverse) const {
   // q and k are neighbours and rotate alike.
-  apply_rope(qkv_NE.unflatten(-1, {-1, shape_.head_dim}).narrow(1, 0, shape_.num_heads + shape_.num_kv_heads), angles, inverse);
+  apply_rope(qkv_NE.unflatten(-1, {-1, shape_.head_dim}).narrow(1, 0, shape_.num_heads + shape_.num_kv_heads), angles,
+             inverse);
 }
 
-at::Tensor Block::project_qkv(const at::Tensor& x_NC, const at::Tensor& rstd_N1, const DropoutContext* dropout, BlockSaved* saved) {
+at::Tensor Block::project_qkv(const at::Tensor& x_NC, const at::Tensor& rstd_N1, const DropoutContext* dropout,
+                              BlockSaved* saved) {
   const at::Tensor normed_NC = rms_norm_apply(x_NC, rstd_N1, norm_weight("input_layernorm.weight"));
   at::Tensor qkv_NE = qkv_.forward(normed_NC, {}, dropout, saved != nullptr ? &saved->qkv_linear : nullptr);
   norm_heads(qkv_NE, saved);
   return qkv_NE;
 }
 
-at::Tensor Block::attention_half(const at::Tensor& x_NC, const BlockContext& context, BlockSaved& saved, bool with_output) {
+at::Tensor Block::attention_half(const at::Tensor& x_NC, const BlockContext& context, BlockSaved& saved,
+                                 bool with_output) {
   saved.rstd1_N1 = rms_norm_rstd(x_NC, eps_);
   saved.qkv_NE = project_qkv(x_NC, saved.rstd1_N1, Dropout(context, layer_, kQkvInput).get(), &saved);
   rotate(saved.qkv_NE, context.angles, /*inverse=*/false);
@@ -110,13 +116,17 @@ at::Tensor Block::attention_half(const at::Tensor& x_NC, const BlockContext& con
 
 at::Tensor Block::mlp_half(const BlockContext& context, BlockSaved& saved, bool with_output) {
   saved.rstd2_N1 = rms_norm_rstd(saved.middle_NC, eps_);
-  const at::Tensor normed_NC = rms_norm_apply(saved.middle_NC, saved.rstd2_N1, norm_weight("post_attention_layernorm.weight"));
-  saved.gate_up_NI2 = gate_up_.forward(normed_NC, {}, Dropout(context, layer_, kGateUpInput).get(), &saved.gate_up_linear);
+  const at::Tensor normed_NC =
+      rms_norm_apply(saved.middle_NC, saved.rstd2_N1, norm_weight("post_attention_layernorm.weight"));
+  saved.gate_up_NI2 =
+      gate_up_.forward(normed_NC, {}, Dropout(context, layer_, kGateUpInput).get(), &saved.gate_up_linear);
   if (!with_output) return {};
-  return down_.forward(swiglu(saved.gate_up_NI2), saved.middle_NC, Dropout(context, layer_, kDownInput).get(), &saved.down_linear);
+  return down_.forward(swiglu(saved.gate_up_NI2), saved.middle_NC, Dropout(context, layer_, kDownInput).get(),
+                       &saved.down_linear);
 }
 
-at::Tensor Block::forward(const at::Tensor& x_NC, const BlockContext& context, ActivationPolicy policy, BlockSaved* saved) {
+at::Tensor Block::forward(const at::Tensor& x_NC, const BlockContext& context, ActivationPolicy policy,
+                          BlockSaved* saved) {
   BlockSaved now;
   now.middle_NC = attention_half(x_NC, context, now, true);
   if (saved == nullptr) now.drop_attention();
@@ -139,15 +149,18 @@ at::Tensor Block::mlp_half_backward(at::Tensor dy_NC, const BlockContext& contex
   dh_NI.reset();
   const at::Tensor& weight = norm_weight("post_attention_layernorm.weight");
   const at::Tensor normed_NC = rms_norm_apply(saved.middle_NC, saved.rstd2_N1, weight);
-  at::Tensor dnormed_NC = gate_up_.backward(saved.gate_up_NI2, normed_NC, gate_up_dropout.get(), saved.gate_up_linear, true);
+  at::Tensor dnormed_NC =
+      gate_up_.backward(saved.gate_up_NI2, normed_NC, gate_up_dropout.get(), saved.gate_up_linear, true);
   saved.gate_up_NI2.reset();
   return dy_NC.add_(rms_norm_backward(std::move(dnormed_NC), saved.middle_NC, saved.rstd2_N1, weight));
 }
 
-at::Tensor Block::attention_half_backward(at::Tensor dy_NC, const BlockContext& context, BlockSaved& saved, bool need_dx) {
+at::Tensor Block::attention_half_backward(at::Tensor dy_NC, const BlockContext& context, BlockSaved& saved,
+                                          bool need_dx) {
   const Dropout o_dropout(context, layer_, kOutputInput), qkv_dropout(context, layer_, kQkvInput);
   const at::Tensor dout_NF = o_.backward(dy_NC, saved.out_NF, o_dropout.get(), saved.o_linear, true);
-  at::Tensor dqkv_NE = attention_backward(dout_NF, saved.qkv_NE, saved.out_NF, context.batch->sample_starts, shape_, saved.attention);
+  at::Tensor dqkv_NE =
+      attention_backward(dout_NF, saved.qkv_NE, saved.out_NF, context.batch->sample_starts, shape_, saved.attention);
   rotate(dqkv_NE, context.angles, /*inverse=*/true);
   norm_heads_backward(dqkv_NE, saved);
   const at::Tensor& weight = norm_weight("input_layernorm.weight");
@@ -157,7 +170,8 @@ at::Tensor Block::attention_half_backward(at::Tensor dy_NC, const BlockContext& 
   return dy_NC.add_(rms_norm_backward(std::move(dnormed_NC), saved.x_NC, saved.rstd1_N1, weight));
 }
 
-at::Tensor Block::backward(at::Tensor dy_NC, const BlockContext& context, ActivationPolicy policy, BlockSaved& saved, bool need_dx) {
+at::Tensor Block::backward(at::Tensor dy_NC, const BlockContext& context, ActivationPolicy policy, BlockSaved& saved,
+                           bool need_dx) {
   if (policy == ActivationPolicy::kRecomputeBlock) saved.middle_NC = attention_half(saved.x_NC, context, saved, true);
   if (policy != ActivationPolicy::kSave) mlp_half(context, saved, /*with_output=*/false);
   at::Tensor dmiddle_NC = mlp_half_backward(std::move(dy_NC), context, saved);
@@ -172,7 +186,8 @@ at::Tensor Block::extend(const at::Tensor& x_NC, const RopeAngles& angles, Histo
   history.v_PKD = history.v_PKD.defined() ? at::cat({history.v_PKD, views.v_NKD}) : views.v_NKD.contiguous();
   const at::Tensor out_NF = attention_with_history(views.q_NHD, history.k_PKD, history.v_PKD, shape_);
   const at::Tensor middle_NC = o_.forward(out_NF, x_NC, nullptr, nullptr);
-  const at::Tensor normed_NC = rms_norm_apply(middle_NC, rms_norm_rstd(middle_NC, eps_), norm_weight("post_attention_layernorm.weight"));
+  const at::Tensor normed_NC =
+      rms_norm_apply(middle_NC, rms_norm_rstd(middle_NC, eps_), norm_weight("post_attention_layernorm.weight"));
   return down_.forward(swiglu(gate_up_.forward(normed_NC, {}, nullptr, nullptr)), middle_NC, nullptr, nullptr);
 }
 

@@ -26,24 +26,24 @@ enum class ActivationPolicy {
 struct BlockContext {
   const Batch* batch;
   RopeAngles angles;
-  bool training;        // keep for backward, and apply dropout
+  bool training;  // keep for backward, and apply dropout
   uint64_t dropout_seed;
   int64_t step;
   double dropout;
 };
 
 struct BlockSaved {
-  at::Tensor x_NC;                 // the block's input
+  at::Tensor x_NC;  // the block's input
   at::Tensor rstd1_N1;
   LinearSaved qkv_linear, o_linear;
-  at::Tensor unnormed_qk_NE;       // q and k before their norm (Qwen3), else undefined
-  at::Tensor qkv_NE;               // after norm and rotation
+  at::Tensor unnormed_qk_NE;  // q and k before their norm (Qwen3), else undefined
+  at::Tensor qkv_NE;          // after norm and rotation
   AttentionSaved attention;
-  at::Tensor out_NF;               // attention's output
-  at::Tensor middle_NC;            // between the halves
+  at::Tensor out_NF;     // attention's output
+  at::Tensor middle_NC;  // between the halves
   at::Tensor rstd2_N1;
   LinearSaved gate_up_linear, down_linear;
-  at::Tensor gate_up_NI2;          // [gate | up] before the activation
+  at::Tensor gate_up_NI2;  // [gate | up] before the activation
 
   void drop_attention();  // what attention_half makes
   void drop_mlp();        // what mlp_half makes without its output; down_linear stays
@@ -55,7 +55,8 @@ class Block {
 
   at::Tensor forward(const at::Tensor& x_NC, const BlockContext& context, ActivationPolicy policy, BlockSaved* saved);
   // Consumes dy and saved. Returns dL/dx, undefined unless need_dx.
-  at::Tensor backward(at::Tensor dy_NC, const BlockContext& context, ActivationPolicy policy, BlockSaved& saved, bool need_dx);
+  at::Tensor backward(at::Tensor dy_NC, const BlockContext& context, ActivationPolicy policy, BlockSaved& saved,
+                      bool need_dx);
 
   // Generation: `history` holds this layer's rotated keys and its values, one row a token, and grows by the new ones.
   struct History {
@@ -71,7 +72,8 @@ class Block {
   at::Tensor mlp_half(const BlockContext& context, BlockSaved& saved, bool with_output);
   at::Tensor attention_half_backward(at::Tensor dy_NC, const BlockContext& context, BlockSaved& saved, bool need_dx);
   at::Tensor mlp_half_backward(at::Tensor dy_NC, const BlockContext& context, BlockSaved& saved);
-  at::Tensor project_qkv(const at::Tensor& x_NC, const at::Tensor& rstd_N1, const DropoutContext* dropout, BlockSaved* saved);
+  at::Tensor project_qkv(const at::Tensor& x_NC, const at::Tensor& rstd_N1, const DropoutContext* dropout,
+                         BlockSaved* saved);
   void norm_heads(at::Tensor& qkv_NE, BlockSaved* saved) const;
   void norm_heads_backward(at::Tensor& dqkv_NE, const BlockSaved& saved) const;
   void rotate(const at::Tensor& qkv_NE, const RopeAngles& angles, bool inverse) const;

@@ -107,7 +107,8 @@ double Decoder::evaluate(const Batch& batch) {
   store_.travel(Direction::kForward);
   const at::Tensor x_NC = run_blocks(embed(tensor_of(batch.ids)), context_of(batch, nullptr), nullptr);
   const at::Tensor rows_MC = x_NC.index_select(0, tensor_of(batch.target_rows));
-  const at::Tensor hidden_MC = rms_norm_apply(rows_MC, rms_norm_rstd(rows_MC, config_.rms_norm_eps), store_.replicated(kFinalNorm));
+  const at::Tensor hidden_MC =
+      rms_norm_apply(rows_MC, rms_norm_rstd(rows_MC, config_.rms_norm_eps), store_.replicated(kFinalNorm));
   return head_loss(hidden_MC, store_.weight(head_), tensor_of(batch.targets), false).sum;
 }
 
@@ -124,7 +125,8 @@ double Decoder::train(const Batch& batch, const StepContext& step, const std::fu
   const at::Tensor rows_MC = x_NC.index_select(0, target_rows_M);
   const at::Tensor& norm_C = store_.replicated(kFinalNorm);
   const at::Tensor rstd_M1 = rms_norm_rstd(rows_MC, config_.rms_norm_eps);
-  HeadLoss loss = head_loss(rms_norm_apply(rows_MC, rstd_M1, norm_C), store_.weight(head_), tensor_of(batch.targets), true);
+  HeadLoss loss =
+      head_loss(rms_norm_apply(rows_MC, rstd_M1, norm_C), store_.weight(head_), tensor_of(batch.targets), true);
 
   on_phase(ModelPhase::kBackward);
   store_.travel(Direction::kBackward);
@@ -140,19 +142,22 @@ double Decoder::train(const Batch& batch, const StepContext& step, const std::fu
   return loss.sum;
 }
 
-double Decoder::forward_backward(const Batch& batch, const StepContext& step, const std::function<void(ModelPhase)>& on_phase) {
+double Decoder::forward_backward(const Batch& batch, const StepContext& step,
+                                 const std::function<void(ModelPhase)>& on_phase) {
   return train(batch, step, on_phase, nullptr);
 }
 
 double Decoder::forward_backward(const Batch& batch, const StepContext& step, at::Tensor* dembedding_NC) {
-  return train(batch, step, [](ModelPhase) {}, dembedding_NC);
+  return train(
+      batch, step, [](ModelPhase) {}, dembedding_NC);
 }
 
 at::Tensor Decoder::logits(const Batch& batch) {
   const at::NoGradGuard no_grad;
   store_.travel(Direction::kForward);
   const at::Tensor x_NC = run_blocks(embed(tensor_of(batch.ids)), context_of(batch, nullptr), nullptr);
-  const at::Tensor hidden_NC = rms_norm_apply(x_NC, rms_norm_rstd(x_NC, config_.rms_norm_eps), store_.replicated(kFinalNorm));
+  const at::Tensor hidden_NC =
+      rms_norm_apply(x_NC, rms_norm_rstd(x_NC, config_.rms_norm_eps), store_.replicated(kFinalNorm));
   return hidden_NC.mm(store_.weight(head_).t());
 }
 
@@ -160,13 +165,16 @@ at::Tensor Decoder::extend(const std::vector<int64_t>& ids, History& history) {
   const at::NoGradGuard no_grad;
   store_.travel(Direction::kForward);
   history.blocks.resize(blocks_.size());
-  const at::Tensor positions_N = at::arange(history.num_tokens, history.num_tokens + static_cast<int64_t>(ids.size()), at::kLong);
+  const at::Tensor positions_N =
+      at::arange(history.num_tokens, history.num_tokens + static_cast<int64_t>(ids.size()), at::kLong);
   const RopeAngles angles = rope_.angles(positions_N, dtype_);
   at::Tensor x_NC = embed(tensor_of(ids));
-  for (size_t layer = 0; layer < blocks_.size(); ++layer) x_NC = blocks_[layer].extend(x_NC, angles, history.blocks[layer]);
+  for (size_t layer = 0; layer < blocks_.size(); ++layer)
+    x_NC = blocks_[layer].extend(x_NC, angles, history.blocks[layer]);
   history.num_tokens += static_cast<int64_t>(ids.size());
   const at::Tensor last_1C = x_NC.narrow(0, x_NC.size(0) - 1, 1);
-  const at::Tensor hidden_1C = rms_norm_apply(last_1C, rms_norm_rstd(last_1C, config_.rms_norm_eps), store_.replicated(kFinalNorm));
+  const at::Tensor hidden_1C =
+      rms_norm_apply(last_1C, rms_norm_rstd(last_1C, config_.rms_norm_eps), store_.replicated(kFinalNorm));
   return hidden_1C.mm(store_.weight(head_).t()).squeeze(0);
 }
 

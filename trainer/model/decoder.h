@@ -16,7 +16,7 @@
 namespace rankwise {
 
 struct StepContext {
-  int64_t step = 0;            // optimizer step: keys the dropout masks
+  int64_t step = 0;  // optimizer step: keys the dropout masks
   uint64_t dropout_seed = 0;
   double dropout = 0.0;
 };
@@ -31,7 +31,7 @@ class Decoder {
 
   Decoder(const ModelConfig& config, FrozenStore& store, c10::ScalarType dtype, ActivationPolicy policy);
 
-  std::vector<LinearGroup*> groups();             // all linear layers, block by block, in the order of the model
+  std::vector<LinearGroup*> groups();  // all linear layers, block by block, in the order of the model
   void set_policy(ActivationPolicy policy) { policy_ = policy; }
 
   // Sum of -log p(target) over the batch; no gradient, no dropout.
@@ -43,7 +43,7 @@ class Decoder {
   // The same, with the gradient of the embedding's output [N, C] too: for tests.
   double forward_backward(const Batch& batch, const StepContext& step, at::Tensor* dembedding_NC);
 
-  at::Tensor logits(const Batch& batch);          // [N, V], for tests and inspection
+  at::Tensor logits(const Batch& batch);  // [N, V], for tests and inspection
 
   // Generation: `history` starts empty and belongs to one sequence. Returns the logits [V] of the last token.
   struct History {
@@ -56,7 +56,8 @@ class Decoder {
   BlockContext context_of(const Batch& batch, const StepContext* step) const;
   at::Tensor embed(const at::Tensor& ids_N);
   at::Tensor run_blocks(at::Tensor x_NC, const BlockContext& context, std::vector<BlockSaved>* saved);
-  double train(const Batch& batch, const StepContext& step, const std::function<void(ModelPhase)>& on_phase, at::Tensor* dembedding_NC);
+  double train(const Batch& batch, const StepContext& step, const std::function<void(ModelPhase)>& on_phase,
+               at::Tensor* dembedding_NC);
 
   ModelConfig config_;
   FrozenStore& store_;

@@ -18,8 +18,9 @@ at::Tensor dropout_mask(const DropoutKey& key, const Batch& batch, int64_t width
     int64_t sample = 0;
     for (int64_t n = 0; n < num_tokens; ++n) {
       while (n >= batch.sample_starts[static_cast<size_t>(sample) + 1]) ++sample;
-      const uint64_t row = random64(random64(base, static_cast<uint64_t>(batch.sample_ids[static_cast<size_t>(sample)])),
-                                  static_cast<uint64_t>(batch.positions[static_cast<size_t>(n)]));
+      const uint64_t row =
+          random64(random64(base, static_cast<uint64_t>(batch.sample_ids[static_cast<size_t>(sample)])),
+                   static_cast<uint64_t>(batch.positions[static_cast<size_t>(n)]));
       for (int64_t c = 0; c < width; ++c) {
         mask[n * width + c] = (random64(row, static_cast<uint64_t>(c)) >> 32) < threshold ? scalar_t(0) : kept;
       }

@@ -11,7 +11,8 @@ namespace {
 at::Tensor join_rows(const std::vector<at::Tensor>& rows) {
   int64_t total = 0;
   for (const auto& part : rows) {
-    const auto* expected = static_cast<const char*>(rows[0].data_ptr()) + total * rows[0].size(1) * rows[0].element_size();
+    const auto* expected =
+        static_cast<const char*>(rows[0].data_ptr()) + total * rows[0].size(1) * rows[0].element_size();
     RW_CHECK(part.data_ptr() == expected, Error, "the A matrices of a group are not adjacent in the adapter's buffer");
     total += part.size(0);
   }
@@ -37,7 +38,8 @@ LinearGroup::LinearGroup(FrozenStore& store, std::vector<LinearPart> parts) : st
     out_features_ += part.out_features;
     if (part.has_bias) biases.push_back(store.replicated(part.module + ".bias"));
   }
-  RW_CHECK(biases.empty() || biases.size() == parts_.size(), Error, "{}: a group with and without biases", parts_[0].module);
+  RW_CHECK(biases.empty() || biases.size() == parts_.size(), Error, "{}: a group with and without biases",
+           parts_[0].module);
   if (!biases.empty()) bias_O_ = at::cat(biases);
   if (const auto joined = store.find_adjacent(names)) {
     weights_ = {*joined};
@@ -115,7 +117,8 @@ at::Tensor LinearGroup::forward(const at::Tensor& x_NI, const at::Tensor& residu
   if (slices_.empty()) return y_NO;
   const bool drops = dropout != nullptr && dropout->p > 0;
   const at::Tensor kept_NI =
-      drops ? dropout_mask(dropout->key, *dropout->batch, x_NI.size(1), dropout->p, x_NI.scalar_type()).mul_(x_NI) : x_NI;
+      drops ? dropout_mask(dropout->key, *dropout->batch, x_NI.size(1), dropout->p, x_NI.scalar_type()).mul_(x_NI)
+            : x_NI;
   const at::Tensor s_NR = kept_NI.mm(a_RI_.t());
   add_low_rank(y_NO, s_NR);
   if (saved != nullptr) saved->s_NR = s_NR;

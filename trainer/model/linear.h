@@ -1,7 +1,7 @@
 // Frozen linear layers with low-rank additions: y = x W^T + b + s * dropout(x) A^T B^T (Hu et al. 2021), forward and
-// backward written out, so that what is kept between the two is exactly what is named here: S = dropout(x) A^T. The input
-// x is the caller's to keep or to compute again; W is never kept, only its handle.
-// Legend: N tokens, I inputs, O outputs (of all parts together), R rank (of all parts together).
+// backward written out, so that what is kept between the two is exactly what is named here: S = dropout(x) A^T. The
+// input x is the caller's to keep or to compute again; W is never kept, only its handle. Legend: N tokens, I inputs, O
+// outputs (of all parts together), R rank (of all parts together).
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -55,10 +55,11 @@ class LinearGroup {
   void lora_changed();  // after `lora` of a part was set
 
   // x W^T + b + ..., plus `residual_NO` where defined. saved may be null (evaluation).
-  at::Tensor forward(const at::Tensor& x_NI, const at::Tensor& residual_NO, const DropoutContext* dropout, LinearSaved* saved);
+  at::Tensor forward(const at::Tensor& x_NI, const at::Tensor& residual_NO, const DropoutContext* dropout,
+                     LinearSaved* saved);
   // Adds to the gradients of A and B; returns dL/dx, undefined unless need_dx.
-  at::Tensor backward(const at::Tensor& dy_NO, const at::Tensor& x_NI, const DropoutContext* dropout, const LinearSaved& saved,
-                      bool need_dx);
+  at::Tensor backward(const at::Tensor& dy_NO, const at::Tensor& x_NI, const DropoutContext* dropout,
+                      const LinearSaved& saved, bool need_dx);
 
  private:
   struct Slice {  // of one part with a LowRank
@@ -71,10 +72,10 @@ class LinearGroup {
 
   FrozenStore& store_;
   std::vector<LinearPart> parts_;
-  std::vector<WeightHandle> weights_;     // one a part, or a single one over all of them
-  at::Tensor bias_O_;                     // undefined where no part has one
+  std::vector<WeightHandle> weights_;  // one a part, or a single one over all of them
+  at::Tensor bias_O_;                  // undefined where no part has one
   std::vector<Slice> slices_;
-  at::Tensor a_RI_, grad_a_RI_;           // over the parts' A's, which the adapter lays out adjacent
+  at::Tensor a_RI_, grad_a_RI_;  // over the parts' A's, which the adapter lays out adjacent
   int64_t out_features_ = 0;
   int64_t total_rank_ = 0;
 };

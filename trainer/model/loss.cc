@@ -7,7 +7,8 @@ namespace rankwise {
 // Below about 2,048 rows a GPU reads the head more often than it computes with it; a CPU wants the chunk in its cache.
 int64_t head_chunk_rows(at::Device device) { return device.is_cuda() ? 2048 : 128; }
 
-HeadLoss head_loss(const at::Tensor& hidden_MC, const at::Tensor& head_VC, const at::Tensor& targets_M, bool with_gradient) {
+HeadLoss head_loss(const at::Tensor& hidden_MC, const at::Tensor& head_VC, const at::Tensor& targets_M,
+                   bool with_gradient) {
   HeadLoss loss;
   if (with_gradient) loss.dhidden_MC = at::empty_like(hidden_MC);
   const auto sum_type = hidden_MC.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;

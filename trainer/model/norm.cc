@@ -5,7 +5,9 @@
 namespace rankwise {
 namespace {
 
-at::ScalarType statistics_type(const at::Tensor& x) { return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat; }
+at::ScalarType statistics_type(const at::Tensor& x) {
+  return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+}
 
 }  // namespace
 
@@ -20,7 +22,8 @@ at::Tensor rms_norm_apply(const at::Tensor& x_NC, const at::Tensor& rstd_N1, con
 }
 
 // With n = x * rstd and g = dy * weight: dx = rstd * (g - n * mean(g * n)).
-at::Tensor rms_norm_backward(at::Tensor dy_NC, const at::Tensor& x_NC, const at::Tensor& rstd_N1, const at::Tensor& weight_C) {
+at::Tensor rms_norm_backward(at::Tensor dy_NC, const at::Tensor& x_NC, const at::Tensor& rstd_N1,
+                             const at::Tensor& weight_C) {
   const auto type = rstd_N1.scalar_type();
   at::Tensor g_NC = dy_NC.mul_(weight_C).to(type);
   const at::Tensor x_type_NC = x_NC.to(type);

@@ -14,15 +14,18 @@ at::Tensor scale_llama3(const at::Tensor& frequency_D, const Llama3RopeScaling& 
   const double longest_kept = context / scaling.high_freq_factor, shortest_slowed = context / scaling.low_freq_factor;
   const at::Tensor wavelength_D = 2 * std::numbers::pi / frequency_D;
   const at::Tensor slowed_D = frequency_D / scaling.factor;
-  const at::Tensor blend_D = (context / wavelength_D - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor);
+  const at::Tensor blend_D =
+      (context / wavelength_D - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor);
   const at::Tensor between_D = (1 - blend_D) * slowed_D + blend_D * frequency_D;
-  return at::where(wavelength_D > shortest_slowed, slowed_D, at::where(wavelength_D < longest_kept, frequency_D, between_D));
+  return at::where(wavelength_D > shortest_slowed, slowed_D,
+                   at::where(wavelength_D < longest_kept, frequency_D, between_D));
 }
 
 }  // namespace
 
 Rope::Rope(const ModelConfig& config) {
-  const at::Tensor exponent_D = at::arange(0, config.head_dim, 2, at::kLong).to(at::kFloat) / static_cast<double>(config.head_dim);
+  const at::Tensor exponent_D =
+      at::arange(0, config.head_dim, 2, at::kLong).to(at::kFloat) / static_cast<double>(config.head_dim);
   inverse_frequency_D_ = 1.0 / at::pow(config.rope_theta, exponent_D);
   if (config.linear_rope_factor) inverse_frequency_D_ = inverse_frequency_D_ / *config.linear_rope_factor;
   if (config.rope_scaling) inverse_frequency_D_ = scale_llama3(inverse_frequency_D_, *config.rope_scaling);

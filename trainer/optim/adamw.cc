@@ -50,10 +50,12 @@ void AdamW::step(const at::Tensor& gradients, double learning_rate, double gradi
                        options_.epsilon,
                        gradient_scale};
   AT_DISPATCH_FLOATING_TYPES(parameters_.scalar_type(), "AdamW", [&] {
-    auto *p = parameters_.data_ptr<scalar_t>(), *m = first_moment_.data_ptr<scalar_t>(), *v = second_moment_.data_ptr<scalar_t>();
+    auto *p = parameters_.data_ptr<scalar_t>(), *m = first_moment_.data_ptr<scalar_t>(),
+         *v = second_moment_.data_ptr<scalar_t>();
     const auto* g = gradients.const_data_ptr<scalar_t>();
-    at::parallel_for(0, parameters_.numel(), 32768,
-                     [&](int64_t begin, int64_t end) { update(p + begin, m + begin, v + begin, g + begin, end - begin, c); });
+    at::parallel_for(0, parameters_.numel(), 32768, [&](int64_t begin, int64_t end) {
+      update(p + begin, m + begin, v + begin, g + begin, end - begin, c);
+    });
   });
 }
 

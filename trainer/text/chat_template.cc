@@ -36,8 +36,8 @@ ChatTemplate::ChatTemplate(std::string source, std::string name, const Tokenizer
     : impl_(std::make_unique<Impl>()) {
   const std::string variables = template_variables(tokenizer);
   rw_template* handle = nullptr;
-  check_text_call(
-      rw_template_compile(view_of(source), view_of(name), view_of(variables), now.time_since_epoch().count(), &handle));
+  call_text("", rw_template_compile, view_of(source), view_of(name), view_of(variables), now.time_since_epoch().count(),
+            &handle);
   impl_->handle.reset(handle);
   impl_->fingerprint = sha256_hex(source);
 }
@@ -51,8 +51,7 @@ std::string ChatTemplate::render(const std::vector<ChatMessage>& messages, bool 
   views.reserve(messages.size());
   for (const ChatMessage& message : messages) views.push_back({view_of(message.role), view_of(message.content)});
   TextResult text;
-  check_text_call(
-      rw_template_render(impl_->handle.get(), views.data(), views.size(), add_generation_prompt, text.out()));
+  call_text("", rw_template_render, impl_->handle.get(), views.data(), views.size(), add_generation_prompt, text.out());
   return text.str();
 }
 

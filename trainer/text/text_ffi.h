@@ -9,6 +9,15 @@
 #include "base/error.h"
 #include "trainer/text/ffi/rankwise_text.h"
 
+#if defined(__SANITIZE_THREAD__)
+extern "C" {
+void AnnotateIgnoreReadsBegin(const char* file, int line);
+void AnnotateIgnoreReadsEnd(const char* file, int line);
+void AnnotateIgnoreWritesBegin(const char* file, int line);
+void AnnotateIgnoreWritesEnd(const char* file, int line);
+}
+#endif
+
 namespace rankwise {
 
 inline rw_view view_of(std::string_view text) { return {text.data(), text.size()}; }
@@ -44,9 +53,31 @@ class TokensResult {
   rw_tokens tokens_{};
 };
 
-// Throws DataError("PLACE: message"), or the message alone for a place of "", unless the call succeeded.
-inline void check_text_call(rw_text returned, std::string_view place = "") {
-  const TextResult error(returned);
+// ThreadSanitizer sees what the uninstrumented Rust code does through libc, but not the locks that it holds meanwhile.
+class UninstrumentedScope {
+ public:
+#if defined(__SANITIZE_THREAD__)
+  UninstrumentedScope() noexcept {
+    AnnotateIgnoreReadsBegin(__FILE__, __LINE__);
+    AnnotateIgnoreWritesBegin(__FILE__, __LINE__);
+  }
+  ~UninstrumentedScope() {
+    AnnotateIgnoreWritesEnd(__FILE__, __LINE__);
+    AnnotateIgnoreReadsEnd(__FILE__, __LINE__);
+  }
+#else
+  UninstrumentedScope() noexcept {}  // not defaulted: a variable of this type must not count as unused
+#endif
+  UninstrumentedScope(const UninstrumentedScope&) = delete;
+  UninstrumentedScope& operator=(const UninstrumentedScope&) = delete;
+};
+
+// Calls function(arguments...) of the C interface. Throws DataError("PLACE: message") if it fails, or the message alone
+// for a place of "".
+template <typename... Parameters, typename... Arguments>
+void call_text(std::string_view place, rw_text (*function)(Parameters...), Arguments... arguments) {
+  const UninstrumentedScope scope;
+  const TextResult error(function(arguments...));
   if (error.empty()) return;
   throw DataError(place.empty() ? error.str() : std::string(place) + ": " + error.str());
 }

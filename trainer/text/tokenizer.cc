@@ -20,7 +20,7 @@ namespace {
 
 TokenizerHandle load_library(const TokenizerFiles& files) {
   rw_tokenizer* handle = nullptr;
-  check_text_call(rw_tokenizer_load(view_of(files.tokenizer_json), view_of(files.added_tokens), &handle), files.place);
+  call_text(files.place, rw_tokenizer_load, view_of(files.tokenizer_json), view_of(files.added_tokens), &handle);
   return TokenizerHandle(handle);
 }
 
@@ -52,7 +52,7 @@ Tokenizer Tokenizer::load(const std::filesystem::path& model_dir) {
   impl->files.tokenizer_json = {};  // up to 64 MiB that nobody needs again
 
   TextResult info_text;
-  check_text_call(rw_tokenizer_info(impl->handle.get(), info_text.out()), impl->files.place);
+  call_text(impl->files.place, rw_tokenizer_info, impl->handle.get(), info_text.out());
   const auto info = nlohmann::json::parse(info_text.str());
   impl->vocab_size = info.at("vocab_size").get<int64_t>();
   impl->special_tokens = info.at("special_tokens").get<std::vector<std::string>>();
@@ -64,9 +64,8 @@ Tokenizer Tokenizer::load(const std::filesystem::path& model_dir) {
 
 Encoding Tokenizer::encode(std::string_view text, bool add_special_tokens, SpecialTokens special) const {
   TokensResult tokens;
-  check_text_call(rw_tokenizer_encode(impl_->handle.get(), view_of(text), add_special_tokens,
-                                      special == SpecialTokens::kAsText, tokens.out()),
-                  impl_->files.place);
+  call_text(impl_->files.place, rw_tokenizer_encode, impl_->handle.get(), view_of(text), add_special_tokens,
+            special == SpecialTokens::kAsText, tokens.out());
   Encoding encoding;
   encoding.ids.reserve(tokens.items().size());
   encoding.begins.reserve(tokens.items().size());
@@ -88,15 +87,14 @@ std::string Tokenizer::decode(const std::vector<int32_t>& ids, bool skip_special
     unsigned_ids.push_back(static_cast<uint32_t>(id));
   }
   TextResult text;
-  check_text_call(rw_tokenizer_decode(impl_->handle.get(), unsigned_ids.data(), unsigned_ids.size(),
-                                      skip_special_tokens, text.out()),
-                  impl_->files.place);
+  call_text(impl_->files.place, rw_tokenizer_decode, impl_->handle.get(), unsigned_ids.data(), unsigned_ids.size(),
+            skip_special_tokens, text.out());
   return text.str();
 }
 
 std::optional<int32_t> Tokenizer::id_of(std::string_view token) const {
   int64_t id = -1;
-  check_text_call(rw_tokenizer_id(impl_->handle.get(), view_of(token), &id), impl_->files.place);
+  call_text(impl_->files.place, rw_tokenizer_id, impl_->handle.get(), view_of(token), &id);
   return id < 0 ? std::nullopt : std::optional(static_cast<int32_t>(id));
 }
 

@@ -29,13 +29,14 @@ c10::ScalarType scalar_type(const TensorEntry& entry) {
     case Dtype::kBF16:
       return c10::kBFloat16;
     default:
-      throw DataError(fmt::format("tensor {}: stored as {}; F32, F16 and BF16 are supported", entry.name, dtype_name(entry.dtype)));
+      throw DataError(
+          fmt::format("tensor {}: stored as {}; F32, F16 and BF16 are supported", entry.name, dtype_name(entry.dtype)));
   }
 }
 
 void check_shape(const TensorEntry& entry, const std::vector<int64_t>& expected) {
-  RW_CHECK(entry.shape == expected, DataError, "tensor {}: shape [{}] in the file, config.json asks for [{}]", entry.name,
-           fmt::join(entry.shape, ", "), fmt::join(expected, ", "));
+  RW_CHECK(entry.shape == expected, DataError, "tensor {}: shape [{}] in the file, config.json asks for [{}]",
+           entry.name, fmt::join(entry.shape, ", "), fmt::join(expected, ", "));
 }
 
 uint64_t leaf_hash(std::string_view name, int64_t leaf, std::span<const std::byte> bytes) {
@@ -94,7 +95,8 @@ FrozenStore::FrozenStore(const ModelFiles& files, FrozenSpec spec, std::unique_p
   for (const UnitPool pool : {UnitPool::kEnds, UnitPool::kBlocks}) {
     const auto size = largest[static_cast<size_t>(pool)];
     auto& slots = pools_.emplace_back();
-    for (int k = 0; size > 0 && k < schedule_->num_slots(pool); ++k) slots.buffers.push_back(at::empty({size}, tensor_options));
+    for (int k = 0; size > 0 && k < schedule_->num_slots(pool); ++k)
+      slots.buffers.push_back(at::empty({size}, tensor_options));
     slots.pending.resize(slots.buffers.size());
   }
 }
@@ -122,7 +124,8 @@ void FrozenStore::load_replicated(const ModelFiles& files) {
   }
 }
 
-void FrozenStore::load_range(const ModelFiles& files, const std::string& name, int64_t begin, at::Tensor out, bool counted) {
+void FrozenStore::load_range(const ModelFiles& files, const std::string& name, int64_t begin, at::Tensor out,
+                             bool counted) {
   const TensorEntry& entry = files.entry(name);
   const auto stored_type = scalar_type(entry);
   const int64_t width = dtype_bytes(entry.dtype);
@@ -134,7 +137,8 @@ void FrozenStore::load_range(const ModelFiles& files, const std::string& name, i
     const std::span<std::byte> part(chunk.data(), static_cast<size_t>(bytes));
     files.read(name, static_cast<uint64_t>(first_byte + done), part);
     for (int64_t leaf = 0; counted && leaf < bytes; leaf += kLeafBytes) {
-      const auto leaf_bytes = part.subspan(static_cast<size_t>(leaf), static_cast<size_t>(std::min(kLeafBytes, bytes - leaf)));
+      const auto leaf_bytes =
+          part.subspan(static_cast<size_t>(leaf), static_cast<size_t>(std::min(kLeafBytes, bytes - leaf)));
       fingerprint_ += leaf_hash(name, (first_byte + done + leaf) / kLeafBytes, leaf_bytes);
     }
     at::Tensor target = out.narrow(0, done / width, bytes / width);
@@ -200,7 +204,8 @@ const at::Tensor& FrozenStore::replicated(std::string_view name) const {
 
 uint64_t FrozenStore::gathered_bytes() const noexcept { return group_->stats().all_gather_bytes; }
 
-std::vector<bool> choose_resident_units(const std::vector<PlacedUnit>& units, int64_t element_bytes, int64_t budget_bytes) {
+std::vector<bool> choose_resident_units(const std::vector<PlacedUnit>& units, int64_t element_bytes,
+                                        int64_t budget_bytes) {
   std::vector<bool> resident(units.size(), false);
   for (const UnitPool pool : {UnitPool::kEnds, UnitPool::kBlocks}) {
     for (size_t u = 0; u < units.size(); ++u) {

@@ -1,8 +1,8 @@
-// The frozen base, sharded: each rank of the shard group keeps one part of every unit and gathers whole units just ahead
-// of their use. It never changes, so nothing is written back, nothing goes stale, and what is still in a buffer is used
-// again. Three steps are kept apart: what is stored (the shard), what is gathered (a unit's buffer), what the GEMM reads
-// (a view of one matrix).
-// One thread at a time. All ranks of the group touch the same units in the same order (touching may gather).
+// The frozen base, sharded: each rank of the shard group keeps one part of every unit and gathers whole units just
+// ahead of their use. It never changes, so nothing is written back, nothing goes stale, and what is still in a buffer
+// is used again. Three steps are kept apart: what is stored (the shard), what is gathered (a unit's buffer), what the
+// GEMM reads (a view of one matrix). One thread at a time. All ranks of the group touch the same units in the same
+// order (touching may gather).
 #pragma once
 
 #include <c10/core/Device.h>
@@ -49,17 +49,18 @@ class FrozenStore {
   ~FrozenStore();
 
   WeightHandle find(std::string_view name) const;  // Error if the model's spec has no such matrix
-  // One handle over neighbours that lie without a gap in this order, so that one GEMM serves them; nullopt if they do not.
+  // One handle over neighbours that lie without a gap in this order, so that one GEMM serves them; nullopt if they do
+  // not.
   std::optional<WeightHandle> find_adjacent(const std::vector<std::string>& names) const;
 
-  void travel(Direction direction);              // of the touches that follow
-  at::Tensor weight(const WeightHandle& handle);  // a view, good until another unit of its pool is touched
+  void travel(Direction direction);                           // of the touches that follow
+  at::Tensor weight(const WeightHandle& handle);              // a view, good until another unit of its pool is touched
   const at::Tensor& replicated(std::string_view name) const;  // a norm weight or bias
 
   // 64-bit hash over the 4 KiB leaves of all tensors as stored in the files, summed mod 2^64 over the shard group: the
   // same at any world size and dtype.
   uint64_t fingerprint() const noexcept { return fingerprint_; }
-  uint64_t gathered_bytes() const noexcept;        // received from other ranks so far
+  uint64_t gathered_bytes() const noexcept;  // received from other ranks so far
   double gather_wait_seconds() const noexcept { return wait_seconds_; }
   int64_t nonfinite_tensors() const noexcept { return nonfinite_; }  // with a NaN or Inf, seen while loading
 
@@ -87,6 +88,7 @@ class FrozenStore {
 };
 
 // Units that stay whole within `budget_bytes`: as many as fit, in the order of their use, ends first.
-std::vector<bool> choose_resident_units(const std::vector<PlacedUnit>& units, int64_t element_bytes, int64_t budget_bytes);
+std::vector<bool> choose_resident_units(const std::vector<PlacedUnit>& units, int64_t element_bytes,
+                                        int64_t budget_bytes);
 
 }  // namespace rankwise

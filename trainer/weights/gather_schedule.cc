@@ -36,7 +36,8 @@ int GatherSchedule::place_in_tour(int unit, Direction direction) const {
   for (int k = begin; k < end; ++k) {
     if (tour_[k] == unit) return k;
   }
-  throw Error(fmt::format("unit {} is not on the {} tour", unit, direction == Direction::kForward ? "forward" : "backward"));
+  throw Error(
+      fmt::format("unit {} is not on the {} tour", unit, direction == Direction::kForward ? "forward" : "backward"));
 }
 
 int GatherSchedule::distance(int unit) const {
@@ -51,7 +52,8 @@ bool GatherSchedule::fetch(int unit, bool only_if_sooner, std::vector<GatherActi
   if (always_here_[unit] || slot_of(unit) >= 0) return true;
   auto& slots = slots_[static_cast<int>(pools_[unit])];
   const auto rank_of = [this](int held) { return held < 0 ? static_cast<int>(tour_.size()) + 2 : distance(held); };
-  const auto victim = std::max_element(slots.begin(), slots.end(), [&](int a, int b) { return rank_of(a) < rank_of(b); });
+  const auto victim =
+      std::max_element(slots.begin(), slots.end(), [&](int a, int b) { return rank_of(a) < rank_of(b); });
   const bool in_use = *victim == tour_[here_];
   if (only_if_sooner && (in_use || rank_of(*victim) <= distance(unit))) return false;
   *victim = unit;
@@ -70,7 +72,8 @@ std::vector<GatherAction> GatherSchedule::touch(int unit, Direction direction) {
   return actions;
 }
 
-GatherSchedule::Count GatherSchedule::count(const FrozenSpec& spec, int prefetch, const std::vector<bool>& always_here) {
+GatherSchedule::Count GatherSchedule::count(const FrozenSpec& spec, int prefetch,
+                                            const std::vector<bool>& always_here) {
   GatherSchedule schedule(spec, prefetch, always_here);
   const auto pass = [&] {
     std::vector<int> times(spec.units.size(), 0);

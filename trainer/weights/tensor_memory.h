@@ -26,9 +26,9 @@ struct TensorMemory {
   int64_t peak_total = 0;  // of the sum at one moment: at most the sum of the peaks
 };
 
-void install_tensor_memory();         // once, before the first tensor; later tensors are counted
-TensorMemory tensor_memory();         // thread-safe
-void reset_tensor_memory_peaks();     // peaks := live
+void install_tensor_memory();      // once, before the first tensor; later tensors are counted
+TensorMemory tensor_memory();      // thread-safe
+void reset_tensor_memory_peaks();  // peaks := live
 
 // Tensors allocated by this thread while it lives are of `kind`. Without one they are activations.
 class TensorScope {

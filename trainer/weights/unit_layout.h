@@ -1,5 +1,5 @@
-// Where each frozen matrix lies. A unit is the smallest thing that is gathered (the embedding, one block, the head): its
-// matrices follow one another in one flat buffer, which is cut into equal shards, one a rank of the shard group.
+// Where each frozen matrix lies. A unit is the smallest thing that is gathered (the embedding, one block, the head):
+// its matrices follow one another in one flat buffer, which is cut into equal shards, one a rank of the shard group.
 // Pure arithmetic: no torch, no file.
 #pragma once
 
@@ -25,8 +25,8 @@ struct UnitSpec {
   std::vector<MatrixSpec> matrices;  // in order; neighbours that one GEMM may serve together are adjacent
 };
 
-// What the model wants frozen: the units, the order in which a forward pass visits them (a tied table is visited twice),
-// and the small tensors (norm weights, biases) that every rank keeps whole.
+// What the model wants frozen: the units, the order in which a forward pass visits them (a tied table is visited
+// twice), and the small tensors (norm weights, biases) that every rank keeps whole.
 struct FrozenSpec {
   std::vector<UnitSpec> units;
   std::vector<int> forward_order;   // indices of units

@@ -1,6 +1,9 @@
 //! The C interface of rankwise_text.h. Each entry point turns its arguments into Rust types, calls one function of a
 //! module below, and hands the error back as text. `guard` stops every panic here.
 
+// What callers owe is said once, in rankwise_text.h.
+#![allow(clippy::missing_safety_doc)]
+
 mod budget;
 mod generation;
 mod python;

@@ -1,0 +1,31 @@
+"""What the parity tests share: where the build lies, and how a program is run on several ranks."""
+
+import os
+import pathlib
+import subprocess
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BUILD = pathlib.Path(os.environ.get("RANKWISE_BUILD", ROOT / "build/release"))
+ENVIRONMENT = {
+    **os.environ,
+    "OMP_NUM_THREADS": "1",
+    "OMPI_ALLOW_RUN_AS_ROOT": "1",
+    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+}
+
+
+def run_ranks(ranks, *command, timeout=120):
+    """Runs a program under mpirun (or alone) and returns its output; fails with what it printed."""
+    launcher = ["mpirun", "--oversubscribe", "-np", str(ranks)] if ranks > 1 else []
+    done = subprocess.run(
+        [*launcher, *map(str, command)], env=ENVIRONMENT, capture_output=True, text=True, timeout=timeout
+    )
+    assert done.returncode == 0, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture(scope="session")
+def build():
+    return BUILD

@@ -1,0 +1,189 @@
+#include "trainer/memory_plan.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <fstream>
+
+#include "trainer/model/decoder.h"
+#include "trainer/model/loss.h"
+#include "trainer/weights/gather_schedule.h"
+
+namespace rankwise {
+namespace {
+
+constexpr int64_t kStatisticsBytes = 4;  // rstd, logsumexp: float32
+
+struct Widths {  // elements a token
+  int64_t c, e, f, i, heads, normed_qk;
+};
+
+Widths widths_of(const ModelConfig& m) {
+  const int64_t q = m.num_attention_heads * m.head_dim, kv = m.num_key_value_heads * m.head_dim;
+  return {m.hidden_size, q + 2 * kv, q, m.intermediate_size, m.num_attention_heads, m.qk_norm ? q + kv : 0};
+}
+
+// Ranks of the pairs of one layer, by whether the MLP's recompute makes S again.
+struct Ranks {
+  int64_t attention = 0, gate_up = 0, down = 0;
+};
+
+Ranks ranks_of_first_layer(const std::vector<MatchedModule>& adapter) {
+  Ranks ranks;
+  for (const auto& module : adapter) {
+    if (module.name.find("layers.0.") == std::string::npos) continue;
+    auto& total = module.name.ends_with("down_proj")                                       ? ranks.down
+                  : module.name.ends_with("gate_proj") || module.name.ends_with("up_proj") ? ranks.gate_up
+                                                                                           : ranks.attention;
+    total += module.r;
+  }
+  return ranks;
+}
+
+int64_t& bytes_of(MemoryPlan& plan, TensorKind kind) { return plan.bytes[static_cast<size_t>(kind)]; }
+
+int64_t replicated_elements(const FrozenSpec& spec) {
+  int64_t total = 0;
+  for (const auto& vector : spec.replicated) total += vector.shape[0];
+  return total;
+}
+
+int64_t adapter_elements(const std::vector<MatchedModule>& adapter) {
+  int64_t total = 0;
+  for (const auto& module : adapter) total += module.num_parameters();
+  return total;
+}
+
+void plan_base(MemoryPlan& plan, const Workload& w) {
+  const FrozenSpec spec = Decoder::frozen_spec(w.model);
+  const int group = plan.layout.shard_group_size;
+  std::vector<PlacedUnit> units;
+  for (const auto& unit : spec.units) units.push_back(place_unit(unit, group));
+  int64_t shard = 0, largest[2] = {0, 0}, resident_bytes = 0;
+  const auto resident = choose_resident_units(units, w.element_bytes, group > 1 ? plan.layout.resident_bytes : 0);
+  std::vector<bool> here(units.size(), group == 1);
+  for (size_t u = 0; u < units.size(); ++u) {
+    shard += units[u].shard_elements * w.element_bytes;
+    here[u] = here[u] || resident[u];
+    if (resident[u]) resident_bytes += units[u].num_elements * w.element_bytes;
+    auto& pool = largest[static_cast<size_t>(units[u].pool)];
+    if (!here[u]) pool = std::max(pool, units[u].num_elements * w.element_bytes);
+  }
+  bytes_of(plan, TensorKind::kBaseShard) = shard + replicated_elements(spec) * w.element_bytes;
+  bytes_of(plan, TensorKind::kGathered) = resident_bytes + largest[0] + (plan.layout.prefetch + 1) * largest[1];
+  const auto count = GatherSchedule::count(spec, plan.layout.prefetch, here);
+  for (size_t u = 0; u < units.size(); ++u) {
+    const int64_t received = (units[u].num_elements - units[u].shard_elements) * w.element_bytes;
+    plan.first_gathered_bytes += received * count.first[u];
+    plan.steady_gathered_bytes += received * count.steady[u];
+  }
+}
+
+// The highest moment is one of two: the head's chunk while everything is saved, or the MLP's backward of the last
+// block.
+int64_t activation_peak(const MemoryPlan& plan, const Workload& w) {
+  const Widths v = widths_of(w.model);
+  const int64_t tokens = w.tokens_per_micro_batch;
+  const int64_t row = tokens * w.element_bytes;
+  const int64_t chunk =
+      std::min(tokens, head_chunk_rows(at::kCPU)) * w.model.vocab_size * std::max<int64_t>(4, w.element_bytes);
+  const int64_t head = row * 4 * v.c + 2 * chunk;
+  const bool recomputes = plan.layout.activations != ActivationPolicy::kSave;
+  const int64_t again = recomputes ? saved_bytes_of_block(w, ActivationPolicy::kSave, tokens) -
+                                         saved_bytes_of_block(w, plan.layout.activations, tokens)
+                                   : 0;
+  const int64_t mlp_backward = again + row * (3 * v.i + 4 * v.c);
+  return plan.saved_activation_bytes + std::max(head, mlp_backward);
+}
+
+std::string mib(int64_t bytes) { return fmt::format("{:>10.1f} MiB", static_cast<double>(bytes) / 0x1p20); }
+
+const char* policy_name(ActivationPolicy policy) {
+  return policy == ActivationPolicy::kSave           ? "save"
+         : policy == ActivationPolicy::kRecomputeMlp ? "recompute_mlp"
+                                                     : "recompute_block";
+}
+
+}  // namespace
+
+int64_t saved_bytes_of_block(const Workload& w, ActivationPolicy policy, int64_t tokens) {
+  const Widths v = widths_of(w.model);
+  const Ranks r = ranks_of_first_layer(w.adapter);
+  int64_t elements = v.c + r.down;
+  int64_t statistics = 0;
+  if (policy != ActivationPolicy::kRecomputeBlock) {
+    elements += v.e + v.f + v.c + v.normed_qk + r.attention;
+    statistics += 1 + v.heads;
+  }
+  if (policy == ActivationPolicy::kSave) {
+    elements += 2 * v.i + r.gate_up;
+    statistics += 1;
+  }
+  return tokens * (elements * w.element_bytes + statistics * kStatisticsBytes);
+}
+
+MemoryPlan plan_memory(const Workload& w, const Layout& layout) {
+  MemoryPlan plan;
+  plan.layout = layout;
+  plan_base(plan, w);
+  const int64_t adapter = adapter_elements(w.adapter);
+  bytes_of(plan, TensorKind::kAdapter) =
+      adapter * (w.master_bytes + (w.element_bytes != w.master_bytes ? w.element_bytes : 0));
+  bytes_of(plan, TensorKind::kGradients) = adapter * w.master_bytes;
+  bytes_of(plan, TensorKind::kOptimizer) = 2 * adapter * w.master_bytes;
+  plan.reduced_bytes_per_step = adapter * w.master_bytes;
+  plan.saved_activation_bytes =
+      w.model.num_hidden_layers * saved_bytes_of_block(w, layout.activations, w.tokens_per_micro_batch);
+  bytes_of(plan, TensorKind::kActivations) = activation_peak(plan, w);
+  for (const int64_t bytes : plan.bytes) plan.total_bytes += bytes;
+  return plan;
+}
+
+MemoryPlan choose_layout(const Workload& w, const LayoutWishes& wishes, int64_t available_bytes) {
+  using enum ActivationPolicy;
+  std::vector<int> groups = {1, wishes.world_size};
+  if (wishes.shard_group_size) groups = {*wishes.shard_group_size};
+  std::vector<ActivationPolicy> policies = {kSave, kRecomputeMlp, kRecomputeBlock};
+  if (wishes.activations) policies = {*wishes.activations};
+  MemoryPlan smallest;
+  for (const int group : groups) {
+    for (const ActivationPolicy policy : policies) {
+      const Layout layout{wishes.world_size, group, wishes.prefetch, wishes.resident_bytes.value_or(0), policy};
+      const MemoryPlan plan = plan_memory(w, layout);
+      if (plan.total_bytes <= available_bytes) return plan;
+      if (smallest.total_bytes == 0 || plan.total_bytes < smallest.total_bytes) smallest = plan;
+    }
+  }
+  return smallest;
+}
+
+std::string describe(const MemoryPlan& plan, int64_t available_bytes) {
+  const auto& l = plan.layout;
+  std::string text = fmt::format("plan: base {} over {} rank(s) of {}, activations {}, prefetch {}\n",
+                                 l.shard_group_size == 1              ? "replicate"
+                                 : l.shard_group_size == l.world_size ? "shard"
+                                                                      : "hybrid",
+                                 l.shard_group_size, l.world_size, policy_name(l.activations), l.prefetch);
+  for (size_t k = 0; k < kNumTensorKinds; ++k) {
+    text += fmt::format("  {:<12} {}\n", tensor_kind_name(static_cast<TensorKind>(k)), mib(plan.bytes[k]));
+  }
+  text += fmt::format("  {:<12} {} a rank, of {} available\n", "total", mib(plan.total_bytes), mib(available_bytes));
+  text += fmt::format("  received a micro-batch {} (the first {}), reduced a step {}", mib(plan.steady_gathered_bytes),
+                      mib(plan.first_gathered_bytes), mib(plan.reduced_bytes_per_step));
+  if (plan.total_bytes > available_bytes)
+    text += "\n  warning: this does not fit; use more ranks, a smaller micro-batch or max_length";
+  return text;
+}
+
+int64_t available_host_bytes(int ranks_per_host) {
+  constexpr int64_t kLibraryBytes = int64_t{512} << 20;
+  std::ifstream memory("/proc/meminfo");
+  for (std::string line; std::getline(memory, line);) {
+    if (line.starts_with("MemAvailable:")) {
+      return std::max<int64_t>(0, std::stoll(line.substr(13)) * 1024 / ranks_per_host - kLibraryBytes);
+    }
+  }
+  return int64_t{1} << 40;  // unknown: do not stand in the way
+}
+
+}  // namespace rankwise
