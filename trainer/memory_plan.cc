@@ -175,6 +175,19 @@ std::string describe(const MemoryPlan& plan, int64_t available_bytes) {
   return text;
 }
 
+std::string compare(const MemoryPlan& plan, const TensorMemory& measured) {
+  std::string text = "memory of this rank's tensors, peak:";
+  const auto line = [&text](std::string_view name, int64_t planned, int64_t seen) {
+    const double deviation = planned > 0 ? 100.0 * static_cast<double>(seen - planned) / static_cast<double>(planned) : 0.0;
+    text += fmt::format("\n  {:<12} {} planned {} measured ({:+.1f} %)", name, mib(planned), mib(seen), deviation);
+  };
+  for (size_t k = 0; k < kNumTensorKinds; ++k) {
+    line(tensor_kind_name(static_cast<TensorKind>(k)), plan.bytes[k], measured.peak_bytes[k]);
+  }
+  line("total", plan.total_bytes, measured.peak_total);
+  return text;
+}
+
 int64_t available_host_bytes(int ranks_per_host) {
   constexpr int64_t kLibraryBytes = int64_t{512} << 20;
   std::ifstream memory("/proc/meminfo");

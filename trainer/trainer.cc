@@ -36,7 +36,8 @@ Trainer::Trainer(World& world, const RunConfig& config, const std::atomic<bool>&
     : world_(world), config_(config), stop_(stop), reporter_(world, config.monitoring), watchdog_(world) {
   watchdog_.start(std::chrono::seconds(config.comms.timeout_seconds));
   load_inputs();
-  load_model(plan());
+  make_plan();
+  load_model();
   make_adapter();
   resume();
 }
@@ -57,8 +58,7 @@ void Trainer::load_inputs() {
   world_.require_equal("the training data", data_->train.key());
 }
 
-Layout Trainer::plan() {
-  MemoryPlan plan;
+void Trainer::make_plan() {
   int64_t available = 0;
   for (const auto& text : world_.gather_strings(std::to_string(available_host_bytes(world_.local_size())))) {
     available = available == 0 ? std::stoll(text) : std::min<int64_t>(available, std::stoll(text));
@@ -67,15 +67,15 @@ Layout Trainer::plan() {
     const ModelFiles files(
         config_.model.path);  // a missing or malformed file is every rank's error, here and not later
     const ModelConfig model = read_model_config(config_.model.path);
-    plan = choose_layout(workload_of(config_, model),
+    plan_ = choose_layout(workload_of(config_, model),
                          layout_wishes_of(config_.parallel, world_.size(), world_.local_size()), available);
-    require_dividing_groups(world_, plan.layout.shard_group_size);
+    require_dividing_groups(world_, plan_.layout.shard_group_size);
   });
-  reporter_.note(describe(plan, available));
-  return plan.layout;
+  reporter_.note(describe(plan_, available));
 }
 
-void Trainer::load_model(const Layout& layout) {
+void Trainer::load_model() {
+  const Layout& layout = plan_.layout;
   watchdog_.beat("load", 0);
   reduction_ = world_.make_communicator(&watchdog_);
   auto shard_group = make_shard_group(world_, layout.shard_group_size, &watchdog_);
@@ -133,6 +133,7 @@ RunEnd Trainer::run() {
     }
   }
   checkpointing_->save_final(*adapter_);
+  reporter_.note(compare(plan_, tensor_memory()));
   reporter_.end();
   watchdog_.stop();
   return RunEnd::kFinished;

@@ -39,8 +39,8 @@ class Trainer {
   struct StepTotals;
 
   void load_inputs();
-  Layout plan();
-  void load_model(const Layout& layout);
+  void make_plan();
+  void load_model();
   void make_adapter();
   void resume();
   bool train_step();  // false: a stop was requested on some rank
@@ -60,6 +60,7 @@ class Trainer {
   Watchdog watchdog_;
   std::optional<TrainingText> text_;
   std::optional<TrainingData> data_;
+  MemoryPlan plan_;
   std::unique_ptr<FrozenModel> model_;
   std::unique_ptr<Adapter> adapter_;
   std::unique_ptr<AdamW> adamw_;
