@@ -20,7 +20,7 @@ build: setup ## compile into build/release
 	cmake --preset release && cmake --build --preset release
 
 demo: build ## tune a real model on two ranks and show what it learned
-	tools/demo.sh
+	.venv/bin/python tools/demo.py
 
 test: unit ## everything that proves the build: unit, parity and end-to-end tests
 	$(PYTEST) $(wildcard tests/tools tests/parity tests/e2e)

@@ -7,40 +7,42 @@ The tables below are the rooms and arrows of docs/design.md; change both togethe
 import argparse
 import re
 import sys
-from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-# Room -> the rooms that it may include besides itself. A room not named here is an error.
+# Room -> the rooms that it may include besides itself: no more than it does. A room not named here is an error.
 SHARED = {"base", "configs", "comms", "monitoring"}
-MODEL = {"trainer/kernels", "trainer/weights", "trainer/model"}
-PARTS = {"trainer/text", "trainer/data", "trainer/lora", "trainer/optim", "trainer/checkpoint"}
+PARTS = {"text", "data", "kernels", "weights", "model", "lora", "optim", "checkpoint"}
 ARROWS = {
     "base": set(),
     "configs": {"base"},
-    "comms": {"base", "configs"},
-    "monitoring": {"base", "configs"},
-    "trainer/kernels": {"base"},
+    "comms": {"base"},
+    "monitoring": {"base"},
     "trainer/text": {"base"},
-    "trainer/data": SHARED | {"trainer/text"},
-    "trainer/weights": SHARED | {"trainer/kernels"},
-    "trainer/model": SHARED | {"trainer/kernels", "trainer/weights", "trainer/data"},
-    "trainer/lora": SHARED | MODEL,
-    "trainer/optim": SHARED | {"trainer/kernels", "trainer/lora"},
-    "trainer/checkpoint": SHARED | MODEL | {"trainer/data", "trainer/lora", "trainer/optim"},
-    "trainer": SHARED | MODEL | PARTS,
-    "launcher": SHARED | MODEL | PARTS | {"trainer"},
+    "trainer/data": {"base", "trainer/text"},
+    "trainer/kernels": {"base"},
+    "trainer/weights": {"base", "comms"},
+    "trainer/model": {"base", "trainer/data", "trainer/weights"},
+    "trainer/lora": {"base", "trainer/model", "trainer/weights"},
+    "trainer/optim": {"base", "trainer/kernels"},
+    "trainer/checkpoint": {"base"},
+    "trainer": SHARED | {f"trainer/{part}" for part in PARTS},
+    "launcher": SHARED | {"trainer", "trainer/weights", "trainer/lora", "trainer/checkpoint"},
 }
 TESTS = "tests"  # may include every room and every library; no room may include tests
 
-# Library, its headers, the only files that may include them (a * crosses folders).
+# Library, its headers, the only files that may include them.
 LIBRARIES = [
-    ("yaml-cpp", r"yaml-cpp/", ["configs/*.cc"]),
-    ("prometheus-cpp", r"prometheus/", ["monitoring/*.cc"]),
+    ("yaml-cpp", r"yaml-cpp/", ["configs/yaml_tree.cc"]),
+    ("prometheus-cpp", r"prometheus/", ["monitoring/metrics.cc"]),
     ("MPI", r"mpi\.h$", ["comms/world.cc", "comms/mpi.cc"]),
     ("NCCL", r"nccl\.h$", ["comms/nccl.cc"]),
-    ("CLI11", r"CLI/", ["launcher/*"]),
-    ("LibTorch", r"(torch|ATen|c10)/", ["trainer/*", "comms/*.cc", "monitoring/*.cc", "launcher/*.cc"]),
+    ("CLI11", r"CLI/", ["launcher/*.cc", "launcher/commands/*.cc"]),
+    (
+        "LibTorch",
+        r"(torch|ATen|c10)/",
+        ["comms/*.cc", "trainer/*.cc", "trainer/weights/*", "trainer/model/*", "trainer/lora/*", "trainer/optim/*"],
+    ),
 ]
 
 # Headers that cost half a minute a file, for tests as well.
@@ -83,7 +85,7 @@ def library_problem(include):
     for name, headers, allowed in LIBRARIES:
         if not re.match(headers, include.header) or room_of(include.file) == TESTS:
             continue
-        if not any(fnmatch(include.file, pattern) for pattern in allowed):
+        if not any(PurePosixPath(include.file).match(pattern) for pattern in allowed):
             return f"{name} belongs to {', '.join(allowed)} alone; forward-declare its types or ask that file"
     return None
 
