@@ -1,6 +1,7 @@
 // Random numbers as a function of a key and a counter. There is no state to save, and the numbers are the same at any
-// world size and with every compiler and standard library, which std::shuffle and std::normal_distribution do not promise.
-// Source: the output function of SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014).
+// world size and with every compiler and standard library, which std::shuffle and std::normal_distribution do not
+// promise. Source: the output function of SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number
+// Generators, 2014).
 #pragma once
 
 #include <cmath>
@@ -16,7 +17,9 @@ constexpr uint64_t mix64(uint64_t x) {
 }
 
 // The counter-th number of the stream of `key`; also a way to make a key out of a key and one more word.
-constexpr uint64_t random64(uint64_t key, uint64_t counter) { return mix64(key + (counter + 1) * 0x9E3779B97F4A7C15ull); }
+constexpr uint64_t random64(uint64_t key, uint64_t counter) {
+  return mix64(key + (counter + 1) * 0x9E3779B97F4A7C15ull);
+}
 
 // Of 0 .. bound-1. The bias is below bound / 2^64.
 constexpr uint64_t random_below(uint64_t key, uint64_t counter, uint64_t bound) {

@@ -40,7 +40,6 @@ int run(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  rankwise::install_stop_signals();
   rankwise::install_tensor_memory();
   try {
     return run(argc, argv);

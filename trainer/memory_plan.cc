@@ -178,7 +178,8 @@ std::string describe(const MemoryPlan& plan, int64_t available_bytes) {
 std::string compare(const MemoryPlan& plan, const TensorMemory& measured) {
   std::string text = "memory of this rank's tensors, peak:";
   const auto line = [&text](std::string_view name, int64_t planned, int64_t seen) {
-    const double deviation = planned > 0 ? 100.0 * static_cast<double>(seen - planned) / static_cast<double>(planned) : 0.0;
+    const double deviation =
+        planned > 0 ? 100.0 * static_cast<double>(seen - planned) / static_cast<double>(planned) : 0.0;
     text += fmt::format("\n  {:<12} {} planned {} measured ({:+.1f} %)", name, mib(planned), mib(seen), deviation);
   };
   for (size_t k = 0; k < kNumTensorKinds; ++k) {

@@ -18,10 +18,11 @@
 
 namespace rankwise {
 
-// Bytes that this rank has sent or received so far.
+// What this rank has exchanged so far.
 struct Traffic {
   uint64_t gathered_bytes = 0;
   uint64_t reduced_bytes = 0;
+  double gather_wait_seconds = 0;  // within forward and backward
 };
 
 class Reporter {

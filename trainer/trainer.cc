@@ -53,7 +53,10 @@ void Trainer::load_inputs() {
       data_.emplace(load_data(config_, *text_, [&](const PrepareProgress&) { watchdog_.beat("prepare", 0); }));
     });
   }
-  reporter_.note(describe("train", data_->train.report()));
+  const DataReport& report = data_->train.report();
+  reporter_.metrics().add_skipped_samples(SkipReason::kTooLong, report.num_dropped_too_long);
+  reporter_.metrics().add_skipped_samples(SkipReason::kNoTarget, report.num_dropped_no_target);
+  reporter_.note(describe("train", report));
   if (data_->eval) reporter_.note(describe("eval", data_->eval->report()));
   world_.require_equal("the training data", data_->train.key());
 }
@@ -68,7 +71,7 @@ void Trainer::make_plan() {
         config_.model.path);  // a missing or malformed file is every rank's error, here and not later
     const ModelConfig model = read_model_config(config_.model.path);
     plan_ = choose_layout(workload_of(config_, model),
-                         layout_wishes_of(config_.parallel, world_.size(), world_.local_size()), available);
+                          layout_wishes_of(config_.parallel, world_.size(), world_.local_size()), available);
     require_dividing_groups(world_, plan_.layout.shard_group_size);
   });
   reporter_.note(describe(plan_, available));
@@ -161,6 +164,8 @@ bool Trainer::train_step() {
   progress_.train_seconds += seconds;
   const double epoch = sampler_->epoch_at(step + 1);
   progress_.epoch = static_cast<uint64_t>(epoch);
+  progress_.epoch_rows =
+      static_cast<uint64_t>(std::llround((epoch - std::floor(epoch)) * static_cast<double>(data_->train.num_rows())));
   const StepMetrics metrics{.step = step + 1,
                             .epoch = epoch,
                             .loss = totals.get(StepTotals::kLoss) / std::max(1.0, totals.get(StepTotals::kTargets)),
@@ -172,8 +177,9 @@ bool Trainer::train_step() {
                             .step_seconds = seconds,
                             .peak_memory_bytes = process_memory().peak_resident_bytes,
                             .nonfinite = totals.get(StepTotals::kNonfinite) > 0};
-  reporter_.step_done(metrics, due(config_.train.logging_steps),
-                      {model_->store.gathered_bytes(), reduction_->stats().all_reduce_bytes});
+  reporter_.step_done(
+      metrics, due(config_.train.logging_steps),
+      {model_->store.gathered_bytes(), reduction_->stats().all_reduce_bytes, model_->store.gather_wait_seconds()});
   return totals.get(StepTotals::kStop) == 0;
 }
 
@@ -262,7 +268,12 @@ void Trainer::save() {
   const ScopedPhase phase(reporter_.metrics(), Phase::kCheckpoint);
   watchdog_.beat("checkpoint", static_cast<int64_t>(progress_.step));
   reporter_.sync();
-  checkpointing_->save(state());
+  try {
+    checkpointing_->save(state());
+  } catch (const Error&) {
+    reporter_.metrics().observe_checkpoint_failed();
+    throw;
+  }
   reporter_.checkpoint_saved(static_cast<int64_t>(progress_.step), checkpointing_->last_save_seconds());
 }
 

@@ -1,4 +1,5 @@
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <iostream>
 
 #include "base/check.h"
@@ -37,6 +38,13 @@ std::unique_ptr<Adapter> load_adapter(FrozenModel& model, const std::string& dir
   return adapter;
 }
 
+// One line for one answer.
+std::string on_one_line(std::string text) {
+  std::replace_if(
+      text.begin(), text.end(), [](char c) { return c == '\n' || c == '\r'; }, ' ');
+  return text;
+}
+
 ExitCode generate_texts(const Options& options) {
   init_log(-1, LogLevel::kInfo);
   const TrainingText text = load_text({.path = options.model}, {});
@@ -48,8 +56,8 @@ ExitCode generate_texts(const Options& options) {
         text.tokenizer.encode(templated(text, prompt, options.raw), options.raw, SpecialTokens::kRecognise);
     const std::vector<int64_t> ids(encoding.ids.begin(), encoding.ids.end());
     const Generated answer = generate(model.decoder, ids, model.config.eos_token_ids, options.sampling, {});
-    std::cout << text.tokenizer.decode(answer.ids, /*skip_special_tokens=*/true) << (answer.stopped ? "" : " ...")
-              << std::endl;
+    std::cout << on_one_line(text.tokenizer.decode(answer.ids, /*skip_special_tokens=*/true))
+              << (answer.stopped ? "" : " ...") << std::endl;
   }
   return ExitCode::kOk;
 }

@@ -44,6 +44,7 @@ ExitCode train_on_world(const Options& options) {
     std::cout << run_config_reference();
     return ExitCode::kOk;
   }
+  install_stop_signals();
   World world;
   init_log(world.rank(), LogLevel::kInfo);
   ExitCode code = ExitCode::kInternal;

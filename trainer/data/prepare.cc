@@ -6,10 +6,10 @@
 #include <vector>
 
 #include "base/check.h"
+#include "base/counter_random.h"
 #include "base/hash.h"
 #include "base/log.h"
 #include "trainer/data/cache_directory.h"
-#include "trainer/data/counter_random.h"
 #include "trainer/data/dataset_header.h"
 #include "trainer/data/dataset_writer.h"
 #include "trainer/data/encode.h"

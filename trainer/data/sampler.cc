@@ -5,7 +5,7 @@
 #include <utility>
 
 #include "base/check.h"
-#include "trainer/data/counter_random.h"
+#include "base/counter_random.h"
 
 namespace rankwise {
 namespace {
