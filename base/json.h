@@ -12,7 +12,8 @@ namespace rankwise {
 struct JsonLimits {
   uint64_t max_bytes = 64ull << 20;
   int max_depth = 64;
-  uint64_t max_values = 8ull << 20;  // a value takes up to 100 bytes in memory, two in the text
+  bool wide_integers_as_double = false;  // transformers writes model_max_length as 10^30
+  uint64_t max_values = 8ull << 20;      // a value takes up to 100 bytes in memory, two in the text
 };
 
 // Throws DataError("PLACE:line:column: reason"); the text itself is never part of the message.

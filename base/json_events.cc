@@ -44,7 +44,7 @@ class TrackedIterator {
 // nlohmann's events, with what its parser lets pass refused.
 class StrictSax final : public nlohmann::json_sax<json> {
  public:
-  StrictSax(int max_depth, JsonReceiver& receiver) : max_depth_(max_depth), receiver_(receiver) {}
+  StrictSax(const JsonLimits& limits, JsonReceiver& receiver) : limits_(limits), receiver_(receiver) {}
 
   bool null() override { return forward(json(nullptr)); }
   bool boolean(bool value) override { return forward(json(value)); }
@@ -52,7 +52,8 @@ class StrictSax final : public nlohmann::json_sax<json> {
   bool number_unsigned(number_unsigned_t value) override { return forward(json(value)); }
   bool number_float(number_float_t value, const string_t& text) override {
     // nlohmann turns integers that do not fit into 64 bits into doubles without a word.
-    if (text.find_first_of(".eE") == string_t::npos) throw JsonRefusal{"integer out of range"};
+    const bool is_integer = text.find_first_of(".eE") == string_t::npos;
+    if (is_integer && !limits_.wide_integers_as_double) throw JsonRefusal{"integer out of range"};
     return forward(json(value));
   }
   bool string(string_t& value) override { return forward(json(std::move(value))); }
@@ -75,10 +76,10 @@ class StrictSax final : public nlohmann::json_sax<json> {
  private:
   bool forward(json&& value) { return receiver_.scalar(std::move(value)), true; }
   void deeper() {
-    if (++depth_ > max_depth_) throw JsonRefusal{fmt::format("nested deeper than {} levels", max_depth_)};
+    if (++depth_ > limits_.max_depth) throw JsonRefusal{fmt::format("nested deeper than {} levels", limits_.max_depth)};
   }
 
-  int max_depth_;
+  const JsonLimits& limits_;
   JsonReceiver& receiver_;
   int depth_ = 0;
 };
@@ -101,7 +102,7 @@ void read_json_events(std::string_view text, std::string_view place, const JsonL
   if (const size_t nul = text.find('\0'); nul != text.npos) refuse(text, nul + 1, place, "NUL byte");
 
   size_t consumed = 0;
-  StrictSax sax(limits.max_depth, receiver);
+  StrictSax sax(limits, receiver);
   try {
     json::sax_parse(TrackedIterator(text.data(), &consumed), TrackedIterator(text.data() + text.size(), &consumed),
                     &sax);

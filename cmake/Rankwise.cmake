@@ -1,6 +1,7 @@
 # The two kinds of target of this project, so that every folder's list stays a few lines long.
 #   rankwise_library(<folder> SOURCES a.cc ... [PUBLIC libs...] [PRIVATE libs...] [TORCH])   -> rankwise_<folder>
-#   rankwise_test(<name> SOURCES a_test.cc ... LIBS libs... [TORCH] [RANKS n] [TIMEOUT seconds])
+#   rankwise_test(<name> SOURCES a_test.cc ... LIBS libs... [TORCH] [RANKS n...] [TIMEOUT seconds])
+# RANKS: run under mpirun, once with each number of ranks, as <name>_np<n>; the sources bring tests/support/mpi_main.cc.
 # TORCH: the sources use LibTorch; they get the precompiled header that keeps a file at seconds instead of half a minute.
 cmake_path(GET CMAKE_CURRENT_LIST_DIR PARENT_PATH RANKWISE_ROOT)
 find_program(CCACHE_PROGRAM ccache)
@@ -10,8 +11,9 @@ endif()
 
 add_library(rankwise_flags INTERFACE)
 target_compile_options(rankwise_flags INTERFACE
-  -Wall -Wextra -Wconversion -Wshadow -Werror -Wno-sign-conversion -fno-omit-frame-pointer
-  -fstack-protector-strong $<$<CONFIG:Release>:-D_FORTIFY_SOURCE=2>)
+  $<$<COMPILE_LANGUAGE:C,CXX>:-Wall;-Wextra;-Wconversion;-Wshadow;-Werror;-Wno-sign-conversion;-fno-omit-frame-pointer;-fstack-protector-strong>
+  $<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wall,-Wextra;-Werror=all-warnings>
+  $<$<AND:$<CONFIG:Release>,$<COMPILE_LANGUAGE:C,CXX>>:-D_FORTIFY_SOURCE=2>)
 if(RANKWISE_SANITIZE)
   list(JOIN RANKWISE_SANITIZE "," _sanitizers)
   target_compile_options(rankwise_flags INTERFACE -fsanitize=${_sanitizers} -fno-sanitize-recover=undefined)
@@ -45,9 +47,9 @@ function(rankwise_library name)
 endfunction()
 
 function(rankwise_test name)
-  cmake_parse_arguments(arg "TORCH" "RANKS;TIMEOUT" "SOURCES;LIBS" ${ARGN})
+  cmake_parse_arguments(arg "TORCH" "TIMEOUT" "SOURCES;LIBS;RANKS" ${ARGN})
   add_executable(${name} ${arg_SOURCES})
-  target_link_libraries(${name} PRIVATE rankwise_flags ${arg_LIBS} GTest::gmock GTest::gtest)
+  target_link_libraries(${name} PRIVATE rankwise_flags ${arg_LIBS} GTest::gmock GTest::gtest_main)
   if(arg_TORCH)
     _rankwise_torch(${name})
   endif()
@@ -55,12 +57,16 @@ function(rankwise_test name)
   if(NOT arg_TIMEOUT)
     set(arg_TIMEOUT 300)
   endif()
+  set(tests ${name})
   if(arg_RANKS)
-    add_test(NAME ${name} COMMAND ${MPIEXEC_EXECUTABLE} --oversubscribe -np ${arg_RANKS} $<TARGET_FILE:${name}>)
-    set_tests_properties(${name} PROPERTIES PROCESSORS 2)
+    list(TRANSFORM arg_RANKS PREPEND ${name}_np OUTPUT_VARIABLE tests)
+    foreach(test ranks IN ZIP_LISTS tests arg_RANKS)
+      add_test(NAME ${test} COMMAND ${MPIEXEC_EXECUTABLE} --oversubscribe -np ${ranks} $<TARGET_FILE:${name}>)
+    endforeach()
+    set_tests_properties(${tests} PROPERTIES PROCESSORS 2)
   else()
     add_test(NAME ${name} COMMAND ${name})
   endif()
-  set_tests_properties(${name} PROPERTIES TIMEOUT ${arg_TIMEOUT}
+  set_tests_properties(${tests} PROPERTIES TIMEOUT ${arg_TIMEOUT}
     ENVIRONMENT "OMP_NUM_THREADS=1;OMPI_ALLOW_RUN_AS_ROOT=1;OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1;PYTHON=${RANKWISE_ROOT}/.venv/bin/python")
 endfunction()

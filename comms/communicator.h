@@ -54,8 +54,8 @@ class CommObserver {
 class Communicator {
  public:
   virtual ~Communicator() = default;
-  virtual int rank() const noexcept = 0;                  // 0 .. size()-1
-  virtual int size() const noexcept = 0;                  // >= 1
+  virtual int rank() const noexcept = 0;                    // 0 .. size()-1
+  virtual int size() const noexcept = 0;                    // >= 1
   virtual std::string_view transport() const noexcept = 0;  // local | mpi | nccl | threads
 
   // Collective. The ranks of one color form the new group, ordered by key. Same color everywhere: a duplicate.
@@ -63,13 +63,13 @@ class Communicator {
 
   // Each starts an operation on contiguous tensors that must live until Work::wait() returns. Throws CommError naming
   // rank, operation and bytes.
-  virtual Work all_reduce(at::Tensor& tensor, Reduce op) = 0;                 // float32, float64, int32, int64
-  virtual Work all_gather(const at::Tensor& shard, at::Tensor& whole) = 0;    // any dtype, as bytes; equal shards
-  virtual Work broadcast(at::Tensor& tensor, int root) = 0;                   // any dtype, as bytes
+  virtual Work all_reduce(at::Tensor& tensor, Reduce op) = 0;               // float32, float64, int32, int64
+  virtual Work all_gather(const at::Tensor& shard, at::Tensor& whole) = 0;  // any dtype, as bytes; equal shards
+  virtual Work broadcast(at::Tensor& tensor, int root) = 0;                 // any dtype, as bytes
 
-  virtual void check() = 0;            // throws CommError on an asynchronous error
-  virtual void finalize() = 0;         // success: collective, may throw
-  virtual void abort() noexcept = 0;   // failure: local, without waiting; the watchdog may call it from its thread
+  virtual void check() = 0;           // throws CommError on an asynchronous error
+  virtual void finalize() = 0;        // success: collective, may throw
+  virtual void abort() noexcept = 0;  // failure: local, without waiting; the watchdog may call it from its thread
 
   const CommStats& stats() const noexcept { return stats_; }
 

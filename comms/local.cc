@@ -1,7 +1,7 @@
 #include <ATen/core/Tensor.h>
 
-#include "base/check.h"
 #include "comms/communicator.h"
+#include "comms/tensor_checks.h"
 
 namespace rankwise {
 namespace {
@@ -14,19 +14,19 @@ class LocalCommunicator final : public Communicator {
   std::unique_ptr<Communicator> split(int /*color*/, int /*key*/) override { return make_local_communicator(); }
 
   Work all_reduce(at::Tensor& tensor, Reduce /*op*/) override {
+    require_reducible(tensor, transport());
     ++stats_.all_reduce_calls;
     stats_.all_reduce_bytes += tensor.nbytes();
     return {};
   }
   Work all_gather(const at::Tensor& shard, at::Tensor& whole) override {
-    RW_CHECK(shard.nbytes() == whole.nbytes(), CommError, "all_gather over 1 rank: a shard of {} bytes for a whole of {}",
-             shard.nbytes(), whole.nbytes());
+    require_gatherable(shard, whole, 1);
     ++stats_.all_gather_calls;
     whole.copy_(shard.view_as(whole));
     return {};
   }
   Work broadcast(at::Tensor& tensor, int root) override {
-    RW_CHECK(root == 0, CommError, "broadcast over 1 rank: root {}", root);
+    require_broadcastable(tensor, root, 1);
     ++stats_.broadcast_calls;
     stats_.broadcast_bytes += tensor.nbytes();
     return {};

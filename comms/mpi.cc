@@ -6,11 +6,13 @@
 #include <climits>
 
 #include "base/check.h"
+#include "comms/tensor_checks.h"
 
 namespace rankwise {
 
 void mpi_check(int code, std::string_view operation) {
-  if (code == MPI_SUCCESS) [[likely]] return;
+  if (code == MPI_SUCCESS) [[likely]]
+    return;
   char text[MPI_MAX_ERROR_STRING] = {};
   int length = 0;
   MPI_Error_string(code, text, &length);
@@ -27,15 +29,16 @@ MPI_Datatype mpi_type(at::ScalarType dtype) {
       return MPI_DOUBLE;
     case at::kInt:
       return MPI_INT32_T;
-    case at::kLong:
-      return MPI_INT64_T;
     default:
-      throw CommError(fmt::format("all_reduce of {} is not supported over MPI; use float32, float64, int32 or int64",
-                                  c10::toString(dtype)));
+      return MPI_INT64_T;  // require_reducible knows no other
   }
 }
 
 MPI_Op mpi_op(Reduce op) { return op == Reduce::kSum ? MPI_SUM : op == Reduce::kMin ? MPI_MIN : MPI_MAX; }
+
+void require_on_cpu(const at::Tensor& tensor, std::string_view operation) {
+  RW_CHECK(tensor.is_cpu(), CommError, "{} over MPI needs a tensor in host memory", operation);
+}
 
 // MPI counts are ints: larger buffers travel in blocks.
 class ByteBlocks {
@@ -45,7 +48,8 @@ class ByteBlocks {
       count_ = static_cast<int>(bytes);
       return;
     }
-    RW_CHECK(bytes % kBlock == 0, CommError, "a buffer of {} bytes is above 2 GiB and not a multiple of {}", bytes, kBlock);
+    RW_CHECK(bytes % kBlock == 0, CommError, "a buffer of {} bytes is above 2 GiB and not a multiple of {}", bytes,
+             kBlock);
     mpi_check(MPI_Type_contiguous(kBlock, MPI_BYTE, &type_), "MPI_Type_contiguous");
     mpi_check(MPI_Type_commit(&type_), "MPI_Type_commit");
     count_ = static_cast<int>(bytes / kBlock);
@@ -85,36 +89,41 @@ class MpiCommunicator final : public Communicator {
   }
 
   Work all_reduce(at::Tensor& tensor, Reduce op) override {
-    RW_CHECK(tensor.is_contiguous() && tensor.is_cpu(), CommError, "all_reduce over MPI needs a contiguous CPU tensor");
+    require_reducible(tensor, transport());
+    require_on_cpu(tensor, "all_reduce");
     RW_CHECK(tensor.numel() <= INT_MAX, CommError, "all_reduce of {} elements is above 2^31 - 1", tensor.numel());
     ++stats_.all_reduce_calls;
     stats_.all_reduce_bytes += tensor.nbytes();
     MPI_Request request;
-    check_call(MPI_Iallreduce(MPI_IN_PLACE, tensor.data_ptr(), static_cast<int>(tensor.numel()), mpi_type(tensor.scalar_type()),
-                              mpi_op(op), comm_, &request),
+    check_call(MPI_Iallreduce(MPI_IN_PLACE, tensor.data_ptr(), static_cast<int>(tensor.numel()),
+                              mpi_type(tensor.scalar_type()), mpi_op(op), comm_, &request),
                "all_reduce", tensor.nbytes());
     return work(request, "all_reduce", tensor.nbytes());
   }
 
   Work all_gather(const at::Tensor& shard, at::Tensor& whole) override {
-    RW_CHECK(whole.nbytes() == shard.nbytes() * static_cast<size_t>(size_), CommError,
-             "all_gather: {} shards of {} bytes for a whole of {}", size_, shard.nbytes(), whole.nbytes());
+    require_gatherable(shard, whole, size_);
+    require_on_cpu(shard, "all_gather");
+    require_on_cpu(whole, "all_gather");
     ++stats_.all_gather_calls;
     stats_.all_gather_bytes += whole.nbytes() - shard.nbytes();
     const ByteBlocks blocks(shard.nbytes());
     MPI_Request request;
-    check_call(MPI_Iallgather(shard.data_ptr(), blocks.count(), blocks.type(), whole.data_ptr(), blocks.count(), blocks.type(),
-                              comm_, &request),
+    check_call(MPI_Iallgather(shard.data_ptr(), blocks.count(), blocks.type(), whole.data_ptr(), blocks.count(),
+                              blocks.type(), comm_, &request),
                "all_gather", whole.nbytes());
     return work(request, "all_gather", whole.nbytes());
   }
 
   Work broadcast(at::Tensor& tensor, int root) override {
+    require_broadcastable(tensor, root, size_);
+    require_on_cpu(tensor, "broadcast");
     ++stats_.broadcast_calls;
     stats_.broadcast_bytes += tensor.nbytes();
     const ByteBlocks blocks(tensor.nbytes());
     MPI_Request request;
-    check_call(MPI_Ibcast(tensor.data_ptr(), blocks.count(), blocks.type(), root, comm_, &request), "broadcast", tensor.nbytes());
+    check_call(MPI_Ibcast(tensor.data_ptr(), blocks.count(), blocks.type(), root, comm_, &request), "broadcast",
+               tensor.nbytes());
     return work(request, "broadcast", tensor.nbytes());
   }
 
@@ -124,7 +133,8 @@ class MpiCommunicator final : public Communicator {
 
  private:
   void check_call(int code, std::string_view operation, size_t bytes) const {
-    if (code == MPI_SUCCESS) [[likely]] return;
+    if (code == MPI_SUCCESS) [[likely]]
+      return;
     mpi_check(code, fmt::format("rank {} of {}: {} of {} bytes over MPI", rank_, size_, operation, bytes));
   }
   Work work(MPI_Request request, std::string_view operation, size_t bytes) {

@@ -38,15 +38,16 @@ void write_text(char (&field)[32], std::string_view text) noexcept {
 }
 
 std::string describe(const ProgressSlot& slot) {
+  const bool waits = slot.waiting != 0;
   char doing[33] = {};
-  std::memcpy(doing, slot.doing, 32);
-  return fmt::format("rank {} ({} {}, step {})", slot.rank.load(), slot.waiting.load() != 0 ? "waiting in" : "busy in", doing,
+  std::memcpy(doing, waits ? slot.operation : slot.phase, 32);
+  return fmt::format("rank {} ({} {}, step {})", slot.rank.load(), waits ? "waiting in" : "busy in", doing,
                      slot.step.load());
 }
 
 }  // namespace
 
-Watchdog::Watchdog(World& world) : shared_(std::make_unique<Shared>()), host_(world.host()) {
+Watchdog::Watchdog(World& world) : world_(world), shared_(std::make_unique<Shared>()), host_(world.host()) {
   shared_->slots = share_slots(world);
   shared_->local_rank = static_cast<size_t>(world.local_rank());
   if (shared_->slots.empty()) {
@@ -62,13 +63,13 @@ Watchdog::~Watchdog() { stop(); }
 ProgressSlot& Watchdog::mine() const noexcept { return *shared_->slots[shared_->local_rank]; }
 
 void Watchdog::beat(std::string_view phase, int64_t step) noexcept {
-  write_text(mine().doing, phase);
+  write_text(mine().phase, phase);
   mine().step = step;
   ++mine().beats;
 }
 
 void Watchdog::wait_begins(std::string_view operation) noexcept {
-  write_text(mine().doing, operation);
+  write_text(mine().operation, operation);
   mine().waiting = 1;
   ++mine().beats;
 }
@@ -93,10 +94,12 @@ std::string Watchdog::diagnosis() const {
 }
 
 void Watchdog::start(std::chrono::milliseconds timeout) {
+  world_.observe(this);
   thread_ = std::thread([this, timeout] { watch(timeout); });
 }
 
 void Watchdog::stop() noexcept {
+  world_.observe(nullptr);
   {
     const std::lock_guard lock(mutex_);
     stop_ = true;

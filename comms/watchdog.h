@@ -1,6 +1,6 @@
-// Ends a job that stopped making progress, and says who stopped it. Every rank writes what it does into a slot of memory
-// that the ranks of a host share; the rank whose patience ends first reads all slots, names the ranks that did not reach
-// the operation the others wait in, and leaves with code 71, upon which the launcher ends the rest.
+// Ends a job that stopped making progress, and says who stopped it. Every rank writes what it does into a slot of
+// memory that the ranks of a host share; the rank whose patience ends first reads all slots, names the ranks that did
+// not reach the operation the others wait in, and leaves with code 71, upon which the launcher ends the rest.
 #pragma once
 
 #include <atomic>
@@ -22,11 +22,12 @@ class World;
 // What one rank does now. Plain atomics in shared memory: readable while its owner is stopped.
 struct ProgressSlot {
   std::atomic<int64_t> step{0};
-  std::atomic<uint64_t> beats{0};        // grows with each sign of life
-  std::atomic<uint64_t> operations{0};   // collective operations finished
-  std::atomic<uint32_t> waiting{0};      // 1 while inside a collective operation
+  std::atomic<uint64_t> beats{0};       // grows with each sign of life
+  std::atomic<uint64_t> operations{0};  // collective operations finished
+  std::atomic<uint32_t> waiting{0};     // 1 while inside a collective operation
   std::atomic<int32_t> rank{0};
-  char doing[32] = {};                   // phase or operation; may be torn when read, never unterminated
+  char phase[32] = {};      // both may be torn when read, never unterminated
+  char operation[32] = {};  // the one waited in
 };
 
 class Watchdog final : public CommObserver {
@@ -49,6 +50,7 @@ class Watchdog final : public CommObserver {
   ProgressSlot& mine() const noexcept;
 
   struct Shared;
+  World& world_;
   std::unique_ptr<Shared> shared_;
   std::string host_;
   std::mutex mutex_;

@@ -30,6 +30,21 @@ std::string host_name() {
   return ::gethostname(name, sizeof(name) - 1) == 0 ? name : "unknown";
 }
 
+class ObservedWait {
+ public:
+  ObservedWait(CommObserver* observer, std::string_view operation) noexcept : observer_(observer) {
+    if (observer_ != nullptr) observer_->wait_begins(operation);
+  }
+  ~ObservedWait() {
+    if (observer_ != nullptr) observer_->wait_ends();
+  }
+  ObservedWait(const ObservedWait&) = delete;
+  ObservedWait& operator=(const ObservedWait&) = delete;
+
+ private:
+  CommObserver* observer_;
+};
+
 int failed_ranks(const std::vector<int>& codes) {
   return static_cast<int>(std::count_if(codes.begin(), codes.end(), [](int code) { return code != 0; }));
 }
@@ -47,8 +62,8 @@ World::World() : host_(host_name()), windows_(std::make_unique<Windows>()) {
   mpi_ = true;
   int provided = 0;
   mpi_check(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_SERIALIZED, &provided), "MPI_Init_thread");
-  RW_CHECK(provided >= MPI_THREAD_SERIALIZED, CommError, "MPI offers thread level {}, {} is needed (MPI_THREAD_SERIALIZED)",
-           provided, MPI_THREAD_SERIALIZED);
+  RW_CHECK(provided >= MPI_THREAD_SERIALIZED, CommError,
+           "MPI offers thread level {}, {} is needed (MPI_THREAD_SERIALIZED)", provided, MPI_THREAD_SERIALIZED);
   MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
   MPI_Comm_rank(MPI_COMM_WORLD, &rank_);
   MPI_Comm_size(MPI_COMM_WORLD, &size_);
@@ -69,7 +84,8 @@ World::~World() = default;
 
 void World::require_size(int expected) const {
   RW_CHECK(size_ == expected, ConfigError,
-           "comms.expected_world_size is {} but {} rank(s) run; correct the setting or the launcher's -np", expected, size_);
+           "comms.expected_world_size is {} but {} rank(s) run; correct the setting or the launcher's -np", expected,
+           size_);
 }
 
 std::unique_ptr<Communicator> World::make_communicator(CommObserver* observer) {
@@ -78,6 +94,7 @@ std::unique_ptr<Communicator> World::make_communicator(CommObserver* observer) {
 
 std::vector<std::string> World::gather_strings(std::string_view mine) {
   if (!mpi_) return {std::string(mine)};
+  const ObservedWait wait(observer_, "an exchange of text");
   const int bytes = static_cast<int>(mine.size());
   std::vector<int> counts(size_), starts(size_);
   mpi_check(MPI_Allgather(&bytes, 1, MPI_INT, counts.data(), 1, MPI_INT, MPI_COMM_WORLD), "MPI_Allgather");
@@ -87,8 +104,9 @@ std::vector<std::string> World::gather_strings(std::string_view mine) {
     total += counts[r];
   }
   std::string all(static_cast<size_t>(total), '\0');
-  mpi_check(MPI_Allgatherv(mine.data(), bytes, MPI_CHAR, all.data(), counts.data(), starts.data(), MPI_CHAR, MPI_COMM_WORLD),
-            "MPI_Allgatherv");
+  mpi_check(
+      MPI_Allgatherv(mine.data(), bytes, MPI_CHAR, all.data(), counts.data(), starts.data(), MPI_CHAR, MPI_COMM_WORLD),
+      "MPI_Allgatherv");
   std::vector<std::string> texts;
   for (int r = 0; r < size_; ++r) texts.push_back(all.substr(starts[r], counts[r]));
   return texts;
@@ -107,12 +125,16 @@ void World::agree(std::string_view what, const std::function<void()>& part) {
     message = fmt::format("{}: {}", what, error.what());
   }
   std::vector<int> codes(size_, code);
-  if (mpi_) mpi_check(MPI_Allgather(&code, 1, MPI_INT, codes.data(), 1, MPI_INT, MPI_COMM_WORLD), "MPI_Allgather");
+  if (mpi_) {
+    const ObservedWait wait(observer_, what);
+    mpi_check(MPI_Allgather(&code, 1, MPI_INT, codes.data(), 1, MPI_INT, MPI_COMM_WORLD), "MPI_Allgather");
+  }
   const int failed = failed_ranks(codes);
   if (failed == 0) return;
   const auto messages = gather_strings(message);
   const auto first = std::find_if(codes.begin(), codes.end(), [](int c) { return c != 0; }) - codes.begin();
-  const bool alike = failed == size_ && std::all_of(messages.begin(), messages.end(), [&](const auto& m) { return m == messages[0]; });
+  const bool alike =
+      failed == size_ && std::all_of(messages.begin(), messages.end(), [&](const auto& m) { return m == messages[0]; });
   const auto hosts = gather_strings(host_);
   throw AgreedError(static_cast<ExitCode>(codes[first]),
                     alike ? messages[0] : fmt::format("rank {} on {}: {}", first, hosts[first], messages[first]));
@@ -132,7 +154,8 @@ void World::require_equal(std::string_view what, std::string_view text) {
 std::vector<void*> World::share_on_host(size_t bytes) {
   if (!mpi_) return {};
   MPI_Comm on_host;
-  mpi_check(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &on_host), "MPI_Comm_split_type");
+  mpi_check(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &on_host),
+            "MPI_Comm_split_type");
   void* mine = nullptr;
   MPI_Win& window = windows_->windows.emplace_back();
   mpi_check(MPI_Win_allocate_shared(static_cast<MPI_Aint>(bytes), 1, MPI_INFO_NULL, on_host, &mine, &window),
@@ -142,7 +165,8 @@ std::vector<void*> World::share_on_host(size_t bytes) {
   for (int r = 0; r < local_size_; ++r) {
     MPI_Aint part_bytes = 0;
     int unit = 0;
-    mpi_check(MPI_Win_shared_query(window, r, &part_bytes, &unit, &parts[static_cast<size_t>(r)]), "MPI_Win_shared_query");
+    mpi_check(MPI_Win_shared_query(window, r, &part_bytes, &unit, &parts[static_cast<size_t>(r)]),
+              "MPI_Win_shared_query");
   }
   mpi_check(MPI_Barrier(on_host), "MPI_Barrier");
   mpi_check(MPI_Comm_free(&on_host), "MPI_Comm_free");

@@ -1,4 +1,5 @@
-// The MPI session of this process: who am I, who is with me, and how do we part. mpi.h stays inside world.cc and mpi.cc.
+// The MPI session of this process: who am I, who is with me, and how do we part. mpi.h stays inside world.cc and
+// mpi.cc.
 #pragma once
 
 #include <exception>
@@ -19,9 +20,9 @@ struct AgreedError : Error {
   AgreedError(ExitCode code, const std::string& message) : Error(code, message) {}
 };
 
-// Construct once, in main, before any other thread starts. Without a launcher (no mpirun, no srun) MPI is not started at
-// all and the world is this process alone.
-// Throws CommError where the launcher says N ranks and MPI says 1 (a binary linked to another MPI than mpirun's).
+// Construct once, in main, before any other thread starts. Without a launcher (no mpirun, no srun) MPI is not started
+// at all and the world is this process alone. Throws CommError where the launcher says N ranks and MPI says 1 (a binary
+// linked to another MPI than mpirun's).
 class World {
  public:
   World();
@@ -52,11 +53,14 @@ class World {
   // Collective. Every rank's text, in rank order.
   std::vector<std::string> gather_strings(std::string_view mine);
 
-  // Collective. `bytes` of zeroed memory for each rank of this host, readable by all of them; by local rank. Valid until
-  // finalize(). Empty without MPI.
+  // Collective. `bytes` of zeroed memory for each rank of this host, readable by all of them; by local rank. Valid
+  // until finalize(). Empty without MPI.
   std::vector<void*> share_on_host(size_t bytes);
 
-  void finalize();                              // collective, ends MPI
+  // Told from now on of this rank's waits in the collective calls above; nullptr: nobody. Not owned.
+  void observe(CommObserver* observer) noexcept { observer_ = observer; }
+
+  void finalize();                                  // collective, ends MPI
   [[noreturn]] void abort(ExitCode code) noexcept;  // ends all ranks at once; the launcher reports the code
 
  private:
@@ -64,6 +68,7 @@ class World {
   bool finalized_ = false;
   int rank_ = 0, size_ = 1, local_rank_ = 0, local_size_ = 1, num_hosts_ = 1;
   std::string host_;
+  CommObserver* observer_ = nullptr;
   struct Windows;
   std::unique_ptr<Windows> windows_;
 };

@@ -60,16 +60,20 @@ void leave(const at::RecordFunction&, at::ObserverContext* context) {
 double cpu_seconds() {
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
-  const auto seconds = [](const timeval& t) { return static_cast<double>(t.tv_sec) + 1e-6 * static_cast<double>(t.tv_usec); };
+  const auto seconds = [](const timeval& t) {
+    return static_cast<double>(t.tv_sec) + 1e-6 * static_cast<double>(t.tv_usec);
+  };
   return seconds(usage.ru_utime) + seconds(usage.ru_stime);
 }
 
 void print_operators(size_t top, double total) {
   std::vector<std::pair<std::string, OperatorTime>> sorted(operators.begin(), operators.end());
-  std::sort(sorted.begin(), sorted.end(), [](const auto& a, const auto& b) { return a.second.self_seconds > b.second.self_seconds; });
+  std::sort(sorted.begin(), sorted.end(),
+            [](const auto& a, const auto& b) { return a.second.self_seconds > b.second.self_seconds; });
   for (size_t k = 0; k < std::min(top, sorted.size()); ++k) {
     const auto& [name, time] = sorted[k];
-    fmt::print("{:6.2f} s {:5.1f} %  {:6} calls  {}\n", time.self_seconds, 100 * time.self_seconds / total, time.calls, name);
+    fmt::print("{:6.2f} s {:5.1f} %  {:6} calls  {}\n", time.self_seconds, 100 * time.self_seconds / total, time.calls,
+               name);
   }
 }
 
@@ -95,9 +99,12 @@ int main(int argc, char** argv) {
   const TrainingText text = load_text(config.model, config.data);
   const TrainingData data = load_data(config, text, {});
   const auto dtype = compute_dtype_of(config.model.dtype);
-  FrozenModel model(config.model.path, make_local_communicator(), {.dtype = dtype, .activations = policy == "save" ? ActivationPolicy::kSave : ActivationPolicy::kRecomputeBlock});
+  FrozenModel model(
+      config.model.path, make_local_communicator(),
+      {.dtype = dtype, .activations = policy == "save" ? ActivationPolicy::kSave : ActivationPolicy::kRecomputeBlock});
   const auto groups = model.decoder.groups();
-  Adapter adapter(resolve_targets(lora_config_of(config.lora), adaptable_modules(model.config)), groups, {.compute_dtype = dtype});
+  Adapter adapter(resolve_targets(lora_config_of(config.lora), adaptable_modules(model.config)), groups,
+                  {.compute_dtype = dtype});
   adapter.initialise(LoraInit::kKaiming, 1);
 
   const auto run = [&](int64_t batch_index) {
@@ -116,7 +123,10 @@ int main(int argc, char** argv) {
   for (int64_t b = 1; b <= num_batches; ++b) tokens += run(b);
   const double seconds = std::chrono::duration<double>(Clock::now() - start).count(), cpu = cpu_seconds() - cpu_start;
   print_operators(top, seconds);
-  fmt::print("{} tokens in {:.2f} s: {:.1f} tokens/s; {:.1f} tokens per CPU second; tensors peak {:.0f} MB, process peak {:.0f} MB\n", tokens, seconds,
-             static_cast<double>(tokens) / seconds, static_cast<double>(tokens) / cpu, static_cast<double>(tensor_memory().peak_total) / 1e6,
-             static_cast<double>(process_memory().peak_resident_bytes) / 1e6);
+  fmt::print(
+      "{} tokens in {:.2f} s: {:.1f} tokens/s; {:.1f} tokens per CPU second; tensors peak {:.0f} MB, process peak "
+      "{:.0f} MB\n",
+      tokens, seconds, static_cast<double>(tokens) / seconds, static_cast<double>(tokens) / cpu,
+      static_cast<double>(tensor_memory().peak_total) / 1e6,
+      static_cast<double>(process_memory().peak_resident_bytes) / 1e6);
 }

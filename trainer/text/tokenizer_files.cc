@@ -47,7 +47,7 @@ class Directory {
   json read_object_if_present(const char* name) {
     const auto text = read_if_present(name);
     if (!text) return json::object();
-    json object = parse_json(*text, path_of(name).native());
+    json object = parse_json(*text, path_of(name).native(), {.wide_integers_as_double = true});
     RW_CHECK(object.is_object(), DataError, "{}: {}, expected an object", path_of(name).native(), object.type_name());
     return object;
   }

@@ -95,4 +95,11 @@ TEST(JsonUint, TakesExactIntegersOnly) {
 }
 
 }  // namespace
+TEST(JsonTest, WideIntegersAreDoublesWhereAskedFor) {
+  const auto value =
+      parse_json("[1000000000000000019884624838656]", "tokenizer_config.json", {.wide_integers_as_double = true});
+  EXPECT_DOUBLE_EQ(value[0].get<double>(), 1e30);
+  EXPECT_THROW(json_uint(value[0], "model_max_length"), DataError);
+}
+
 }  // namespace rankwise

@@ -3,9 +3,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "base/counter_random.h"
 #include "base/error.h"
 #include "tests/unit/data/test_files.h"
-#include "trainer/data/counter_random.h"
 #include "trainer/data/dataset_writer.h"
 
 namespace rankwise {

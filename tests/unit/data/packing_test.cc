@@ -6,8 +6,8 @@
 #include <algorithm>
 #include <numeric>
 
+#include "base/counter_random.h"
 #include "base/error.h"
-#include "trainer/data/counter_random.h"
 
 namespace rankwise {
 namespace {

@@ -3,10 +3,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "base/counter_random.h"
 #include "base/error.h"
 #include "tests/unit/data/test_files.h"
 #include "tests/unit/data/tiny_model.h"
-#include "trainer/data/counter_random.h"
 
 namespace rankwise {
 namespace {

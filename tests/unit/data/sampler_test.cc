@@ -8,8 +8,8 @@
 #include <numeric>
 #include <set>
 
+#include "base/counter_random.h"
 #include "base/error.h"
-#include "trainer/data/counter_random.h"
 
 namespace rankwise {
 namespace {

@@ -1,0 +1,27 @@
+#include "comms/cuda.h"
+
+#include "base/shared_library.h"
+#include "comms/nccl.h"
+
+namespace rankwise {
+namespace {
+
+template <typename Function>
+Function* from_cuda_library(const char* symbol) {
+  return reinterpret_cast<Function*>(shared_library_symbol("librankwise_cuda.so", symbol));
+}
+
+}  // namespace
+
+int num_cuda_devices() {
+  static auto* const count = from_cuda_library<decltype(rankwise_num_cuda_devices)>("rankwise_num_cuda_devices");
+  return count();
+}
+
+std::unique_ptr<Communicator> make_nccl_communicator(Communicator& control, const NcclOptions& options) {
+  static auto* const make =
+      from_cuda_library<decltype(rankwise_make_nccl_communicator)>("rankwise_make_nccl_communicator");
+  return std::unique_ptr<Communicator>(make(&control, &options));
+}
+
+}  // namespace rankwise

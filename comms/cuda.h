@@ -1,0 +1,30 @@
+// CUDA devices and the NCCL transport between them. Both live in librankwise_cuda.so, which is loaded by the first call
+// here: linked to LibTorch's CUDA libraries, every start of the program would cost 235 MB and half a second more.
+// Call before the first tensor on a device is made.
+#pragma once
+
+#include <chrono>
+#include <memory>
+
+#include "comms/communicator.h"
+
+namespace rankwise {
+
+// Devices that this process sees; 0 without a driver.
+// Throws UnavailableError (69) where this build has no CUDA part, or its libraries are not there.
+int num_cuda_devices();
+
+struct NcclOptions {
+  int local_rank = 0;                          // picks the device
+  int local_size = 1;                          // ranks of this host
+  std::chrono::milliseconds timeout{600'000};  // of forming, splitting, parting, and of one operation
+  CommObserver* observer = nullptr;            // may be null, not owned
+};
+
+// Collective over `control` (a CPU communicator of the same ranks, used for the introduction alone). Binds the calling
+// thread to device `local_rank`. Throws UnavailableError where the host has fewer devices than ranks, before anything
+// is sent; CommError where the ranks do not meet within the timeout. NVLink multicast stays off unless the user set
+// NCCL_NVLS_ENABLE: its sums differ from call to call. NCCL_ALGO and NCCL_PROTO pin the order of the others'.
+std::unique_ptr<Communicator> make_nccl_communicator(Communicator& control, const NcclOptions& options);
+
+}  // namespace rankwise

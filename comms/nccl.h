@@ -1,0 +1,10 @@
+// Private to comms/: what librankwise_cuda.so offers, by C names. See comms/cuda.h for what they do and throw.
+#pragma once
+
+#include "comms/cuda.h"
+
+extern "C" {
+int rankwise_num_cuda_devices();
+rankwise::Communicator* rankwise_make_nccl_communicator(rankwise::Communicator* control,
+                                                        const rankwise::NcclOptions* options);
+}
