@@ -1,7 +1,10 @@
 // rankwise: one binary, one command line. The only place that turns an error into an exit code.
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
 
+#include "base/check.h"
+#include "base/nearest.h"
 #include "launcher/commands/commands.h"
 #include "trainer/weights/tensor_memory.h"
 
@@ -18,6 +21,16 @@ int report(const std::exception& error, rankwise::ExitCode code) {
   return static_cast<int>(code);
 }
 
+// CLI11 itself would say only that a command is required.
+void require_known_command(const CLI::App& app, int argc, char** argv) {
+  if (argc < 2 || argv[1][0] == '-') return;
+  std::vector<std::string> names;
+  for (const auto* command : app.get_subcommands({})) names.push_back(command->get_name());
+  RW_CHECK(std::ranges::find(names, argv[1]) != names.end(), rankwise::UsageError,
+           "there is no command \"{}\"; nearest: {} (rankwise --help lists them all)", argv[1],
+           rankwise::nearest_name(argv[1], names));
+}
+
 int run(int argc, char** argv) {
   CLI::App app("LoRA fine-tuning on many ranks: the frozen base sharded, only adapters trained, reduced and saved.",
                "rankwise");
@@ -29,6 +42,7 @@ int run(int argc, char** argv) {
                     rankwise::add_inspect, rankwise::add_generate}) {
     add(app, chosen);
   }
+  require_known_command(app, argc, argv);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "base/check.h"
 #include "base/file.h"
 #include "trainer/config_mapping.h"
 
@@ -13,6 +14,9 @@ constexpr uint64_t kMaxTemplateBytes = 1 << 20;
 }  // namespace
 
 TrainingText load_text(const ModelSection& model, const DataSection& data) {
+  std::error_code error;
+  RW_CHECK(std::filesystem::exists(model.path, error) || error, NoInputError,
+           "model.path: {}: no such directory; give that of a Hugging Face model", model.path.string());
   TrainingText text{Tokenizer::load(model.path), std::nullopt};
   if (data.chat_template) {
     text.chat_template.emplace(read_file(*data.chat_template, kMaxTemplateBytes), data.chat_template->string(),

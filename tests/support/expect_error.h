@@ -17,7 +17,7 @@
       statement;                                                                            \
       ADD_FAILURE() << #statement " did not throw";                                         \
     } catch (const ::rankwise::Error& caught) {                                             \
-      EXPECT_EQ(typeid(caught).name(), typeid(ErrorType).name()) << caught.what();          \
+      EXPECT_STREQ(typeid(caught).name(), typeid(ErrorType).name()) << caught.what();       \
       for (const std::string& fragment : std::initializer_list<std::string>{__VA_ARGS__}) { \
         EXPECT_NE(std::string_view(caught.what()).find(fragment), std::string_view::npos)   \
             << "no \"" << fragment << "\" in: " << caught.what();                           \
