@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from conftest import BUILD, run_ranks
+from ranks import BUILD, run_ranks
 from tiny_models import FAMILIES, load_peft, make_adapter, make_model, make_samples, train_peft, write_request
 
 SEED = 20261122

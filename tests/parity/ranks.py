@@ -1,10 +1,8 @@
-"""What the parity tests share: where the build lies, and how a program is run on several ranks."""
+"""Where the build lies, and how a program is run on several ranks."""
 
 import os
 import pathlib
 import subprocess
-
-import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("RANKWISE_BUILD", ROOT / "build/release"))
@@ -24,8 +22,3 @@ def run_ranks(ranks, *command, timeout=120):
     )
     assert done.returncode == 0, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done.stdout
-
-
-@pytest.fixture(scope="session")
-def build():
-    return BUILD
