@@ -80,8 +80,11 @@ class NcclCommunicator final : public Communicator {
   }
   ncclResult_t state() {
     return call([this] {
+      const ncclComm_t comm = std::atomic_ref(comm_).load();
+      if (comm == nullptr)
+        return ncclInProgress;  // of a split: a thread of NCCL's fills it in, even after the parent settled
       ncclResult_t state = ncclSuccess;
-      const ncclResult_t asked = ncclCommGetAsyncError(comm_, &state);
+      const ncclResult_t asked = ncclCommGetAsyncError(comm, &state);
       return asked == ncclSuccess ? state : asked;
     });
   }

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
+#include <functional>
 #include <new>
 #include <vector>
 
@@ -21,6 +22,12 @@ struct Watchdog::Shared {
 };
 
 namespace {
+
+using Clock = std::chrono::steady_clock;  // one clock for all processes of a host
+
+int64_t now_ms() {
+  return std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now().time_since_epoch()).count();
+}
 
 constexpr size_t kSlotBytes = 128;
 static_assert(sizeof(ProgressSlot) <= kSlotBytes);
@@ -80,22 +87,38 @@ void Watchdog::wait_ends() noexcept {
   ++mine().beats;
 }
 
+bool Watchdog::is_frozen(const ProgressSlot& slot) const noexcept {
+  return slot.watched_at_ms != 0 && now_ms() - slot.watched_at_ms > timeout_.count() / 2;
+}
+
 std::string Watchdog::diagnosis() const {
+  const auto& slots = shared_->slots;
   uint64_t most = 0;
-  for (const auto* slot : shared_->slots) most = std::max(most, slot->operations.load());
+  for (const auto* slot : slots) most = std::max(most, slot->operations.load());
+  // In one ring operation some ranks may be through while others still wait, so being behind is the weakest sign.
+  const std::function<bool(const ProgressSlot*)> signs[] = {
+      [this](const auto* slot) { return is_frozen(*slot); },
+      [](const auto* slot) { return slot->waiting == 0; },
+      [most](const auto* slot) { return slot->operations < most; },
+  };
+  const auto sign =
+      std::ranges::find_if(signs, [&](const auto& seen_in) { return std::ranges::any_of(slots, seen_in); });
   std::string culprits, others;
-  for (const auto* slot : shared_->slots) {
-    const bool behind = slot->waiting == 0 || slot->operations < most;
-    auto& list = behind ? culprits : others;
+  for (const auto* slot : slots) {
+    const bool keeps_others_waiting = sign != std::end(signs) && (*sign)(slot);
+    auto& list = keeps_others_waiting ? culprits : others;
     list += (list.empty() ? "" : ", ") + describe(*slot);
   }
+  if (sign == std::begin(signs)) culprits += ", whose process does not run";
   if (culprits.empty()) culprits = "none on this host: look at the other hosts or the network";
   return fmt::format("stopped: {}{}{}", culprits, others.empty() ? "" : "; kept waiting: ", others);
 }
 
 void Watchdog::start(std::chrono::milliseconds timeout) {
   world_.observe(this);
-  thread_ = std::thread([this, timeout] { watch(timeout); });
+  timeout_ = timeout;
+  mine().watched_at_ms = now_ms();
+  thread_ = std::thread([this] { watch(); });
 }
 
 void Watchdog::stop() noexcept {
@@ -106,19 +129,20 @@ void Watchdog::stop() noexcept {
   }
   stopped_.notify_all();
   if (thread_.joinable()) thread_.join();
+  mine().watched_at_ms = 0;  // a rank that has finished is not one that does not run
 }
 
-void Watchdog::watch(std::chrono::milliseconds timeout) {
-  using Clock = std::chrono::steady_clock;
+void Watchdog::watch() {
   uint64_t last_beats = mine().beats;
   auto last_change = Clock::now();
   std::unique_lock lock(mutex_);
-  while (!stopped_.wait_for(lock, std::min(timeout / 10, std::chrono::milliseconds(1000)), [this] { return stop_; })) {
+  while (!stopped_.wait_for(lock, std::min(timeout_ / 10, std::chrono::milliseconds(1000)), [this] { return stop_; })) {
+    mine().watched_at_ms = now_ms();
     const uint64_t beats = mine().beats;
     if (beats != std::exchange(last_beats, beats)) last_change = Clock::now();
-    if (Clock::now() - last_change < timeout) continue;
+    if (Clock::now() - last_change < timeout_) continue;
     std::fprintf(stderr, "rankwise: no progress on %s for %.1f s; %s\n", host_.c_str(),
-                 std::chrono::duration<double>(timeout).count(), diagnosis().c_str());
+                 std::chrono::duration<double>(timeout_).count(), diagnosis().c_str());
     std::fflush(stderr);
     ::_exit(static_cast<int>(ExitCode::kCommunication));
   }

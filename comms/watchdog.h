@@ -1,6 +1,6 @@
 // Ends a job that stopped making progress, and says who stopped it. Every rank writes what it does into a slot of
-// memory that the ranks of a host share; the rank whose patience ends first reads all slots, names the ranks that did
-// not reach the operation the others wait in, and leaves with code 71, upon which the launcher ends the rest.
+// memory that the ranks of a host share; the rank whose patience ends first reads all slots, names those who keep the
+// others waiting, and leaves with code 71, upon which the launcher ends the rest.
 #pragma once
 
 #include <atomic>
@@ -26,8 +26,9 @@ struct ProgressSlot {
   std::atomic<uint64_t> operations{0};  // collective operations finished
   std::atomic<uint32_t> waiting{0};     // 1 while inside a collective operation
   std::atomic<int32_t> rank{0};
-  char phase[32] = {};      // both may be torn when read, never unterminated
-  char operation[32] = {};  // the one waited in
+  std::atomic<int64_t> watched_at_ms{0};  // steady clock, by the watching thread: old where the process does not run
+  char phase[32] = {};                    // both may be torn when read, never unterminated
+  char operation[32] = {};                // the one waited in
 };
 
 class Watchdog final : public CommObserver {
@@ -42,17 +43,20 @@ class Watchdog final : public CommObserver {
   void wait_begins(std::string_view operation) noexcept override;
   void wait_ends() noexcept override;
 
-  // The sentence that names who stopped, from the slots as they are now.
+  // The sentence that names who stopped, from the slots as they are now, by the strongest sign that there is: a process
+  // that does not run (SIGSTOP, a debugger); else a rank that is in no collective operation; else one that is behind.
   std::string diagnosis() const;
 
  private:
-  void watch(std::chrono::milliseconds timeout);
+  void watch();
+  bool is_frozen(const ProgressSlot& slot) const noexcept;
   ProgressSlot& mine() const noexcept;
 
   struct Shared;
   World& world_;
   std::unique_ptr<Shared> shared_;
   std::string host_;
+  std::chrono::milliseconds timeout_{};  // zero: not started
   std::mutex mutex_;
   std::condition_variable stopped_;
   bool stop_ = false;

@@ -126,7 +126,7 @@ void World::agree(std::string_view what, const std::function<void()>& part) {
   }
   std::vector<int> codes(size_, code);
   if (mpi_) {
-    const ObservedWait wait(observer_, what);
+    const ObservedWait wait(observer_, fmt::format("agreement on {}", what));
     mpi_check(MPI_Allgather(&code, 1, MPI_INT, codes.data(), 1, MPI_INT, MPI_COMM_WORLD), "MPI_Allgather");
   }
   const int failed = failed_ranks(codes);
