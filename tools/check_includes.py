@@ -22,7 +22,7 @@ ARROWS = {
     "trainer/data": {"base", "trainer/text"},
     "trainer/kernels": {"base"},
     "trainer/weights": {"base", "comms"},
-    "trainer/model": {"base", "trainer/data", "trainer/weights"},
+    "trainer/model": {"base", "trainer/data", "trainer/kernels", "trainer/weights"},
     "trainer/lora": {"base", "trainer/model", "trainer/weights"},
     "trainer/optim": {"base", "trainer/kernels"},
     "trainer/checkpoint": {"base"},

@@ -127,12 +127,13 @@ ResumePolicy resume_policy_of(const CheckpointSection& section) {
   }
 }
 
-Workload workload_of(const RunConfig& config, const ModelConfig& model) {
+Workload workload_of(const RunConfig& config, const ModelFiles* files, const ModelConfig& model) {
   Workload workload;
   workload.model = model;
   workload.adapter = resolve_targets(lora_config_of(config.lora), adaptable_modules(model));
   const auto dtype = compute_dtype_of(config.model.dtype);
   workload.element_bytes = static_cast<int64_t>(c10::elementSize(dtype));
+  workload.matrix_bytes = static_cast<int64_t>(c10::elementSize(matrix_dtype_of(files, model, dtype)));
   workload.master_bytes = dtype == c10::ScalarType::Double ? 8 : 4;
   workload.tokens_per_micro_batch = config.train.per_device_train_batch_size * config.data.max_length;
   return workload;

@@ -10,6 +10,7 @@
 #include "trainer/model/block.h"
 #include "trainer/optim/adamw.h"
 #include "trainer/optim/schedule.h"
+#include "trainer/weights/model_files.h"
 
 namespace rankwise {
 
@@ -20,8 +21,9 @@ SamplerSettings sampler_settings_of(const RunConfig& config, int64_t num_rows, i
 AdamWOptions adamw_options_of(const TrainSection& section);
 Schedule schedule_of(const TrainSection& section, int64_t total_steps);
 ResumePolicy resume_policy_of(const CheckpointSection& section);
-// What the run asks of its ranks' memory; `ranks_per_host` is the shard group of `hybrid` where no other is named.
-Workload workload_of(const RunConfig& config, const ModelConfig& model);
+// What the run asks of its ranks' memory; files may be null, see matrix_dtype_of. `ranks_per_host` is the shard group
+// of `hybrid` where no other is named.
+Workload workload_of(const RunConfig& config, const ModelFiles* files, const ModelConfig& model);
 LayoutWishes layout_wishes_of(const ParallelSection& section, int world_size, int ranks_per_host);
 // What `auto` means on this machine: bfloat16 where the CPU multiplies it (AMX or AVX512-BF16), else float32.
 c10::ScalarType compute_dtype_of(ModelSection::Dtype dtype);

@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "base/check.h"
+#include "trainer/model/products.h"
 
 namespace rankwise {
 
@@ -12,8 +13,22 @@ FrozenModel::FrozenModel(const std::filesystem::path& model_dir, std::unique_ptr
     : config(read_model_config(model_dir)),
       files(model_dir),
       store(files, Decoder::frozen_spec(config), std::move(shard_group),
-            {.dtype = options.dtype, .prefetch = options.prefetch, .resident_bytes = options.resident_bytes}),
+            {.dtype = options.dtype,
+             .matrix_dtype = matrix_dtype_of(&files, config, options.dtype),
+             .prefetch = options.prefetch,
+             .resident_bytes = options.resident_bytes}),
       decoder(config, store, options.dtype, options.activations) {}
+
+c10::ScalarType matrix_dtype_of(const ModelFiles* files, const ModelConfig& config, c10::ScalarType compute) {
+  if (compute != c10::ScalarType::Float || !sums_mixed_products()) return compute;
+  for (const auto& unit : Decoder::frozen_spec(config).units) {
+    for (const auto& matrix : unit.matrices) {
+      const Dtype stored = files != nullptr ? files->entry(matrix.name).dtype : config.dtype;
+      if (stored != Dtype::kBF16) return compute;
+    }
+  }
+  return c10::ScalarType::BFloat16;
+}
 
 int64_t count_parameters(const ModelConfig& config) {
   const FrozenSpec spec = Decoder::frozen_spec(config);

@@ -31,6 +31,11 @@ struct FrozenModel {
   FrozenModel(const FrozenModel&) = delete;  // the decoder refers to the store
 };
 
+// What the matrices are kept and gathered in: bfloat16 where all files have it and the products widen it (float32 on
+// CPUs), else the dtype that the run computes in. files: null before the model is downloaded, config.json's word
+// counts.
+c10::ScalarType matrix_dtype_of(const ModelFiles* files, const ModelConfig& config, c10::ScalarType compute);
+
 // Known from config.json alone. A tied tensor counts once.
 int64_t count_parameters(const ModelConfig& config);
 // The modules that target_modules are matched against, in the order of the model.

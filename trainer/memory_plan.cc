@@ -12,7 +12,7 @@
 namespace rankwise {
 namespace {
 
-constexpr int64_t kStatisticsBytes = 4;  // rstd, logsumexp: float32
+constexpr int64_t kStatisticsBytes = 4;  // rstd: float32
 
 struct Widths {  // elements a token
   int64_t c, e, f, i, heads, normed_qk;
@@ -60,20 +60,20 @@ void plan_base(MemoryPlan& plan, const Workload& w) {
   std::vector<PlacedUnit> units;
   for (const auto& unit : spec.units) units.push_back(place_unit(unit, group));
   int64_t shard = 0, largest[2] = {0, 0}, resident_bytes = 0;
-  const auto resident = choose_resident_units(units, w.element_bytes, group > 1 ? plan.layout.resident_bytes : 0);
+  const auto resident = choose_resident_units(units, w.matrix_bytes, group > 1 ? plan.layout.resident_bytes : 0);
   std::vector<bool> here(units.size(), group == 1);
   for (size_t u = 0; u < units.size(); ++u) {
-    shard += units[u].shard_elements * w.element_bytes;
+    shard += units[u].shard_elements * w.matrix_bytes;
     here[u] = here[u] || resident[u];
-    if (resident[u]) resident_bytes += units[u].num_elements * w.element_bytes;
+    if (resident[u]) resident_bytes += units[u].num_elements * w.matrix_bytes;
     auto& pool = largest[static_cast<size_t>(units[u].pool)];
-    if (!here[u]) pool = std::max(pool, units[u].num_elements * w.element_bytes);
+    if (!here[u]) pool = std::max(pool, units[u].num_elements * w.matrix_bytes);
   }
   bytes_of(plan, TensorKind::kBaseShard) = shard + replicated_elements(spec) * w.element_bytes;
   bytes_of(plan, TensorKind::kGathered) = resident_bytes + largest[0] + (plan.layout.prefetch + 1) * largest[1];
   const auto count = GatherSchedule::count(spec, plan.layout.prefetch, here);
   for (size_t u = 0; u < units.size(); ++u) {
-    const int64_t received = (units[u].num_elements - units[u].shard_elements) * w.element_bytes;
+    const int64_t received = (units[u].num_elements - units[u].shard_elements) * w.matrix_bytes;
     plan.first_gathered_bytes += received * count.first[u];
     plan.steady_gathered_bytes += received * count.steady[u];
   }
@@ -113,7 +113,7 @@ int64_t saved_bytes_of_block(const Workload& w, ActivationPolicy policy, int64_t
   int64_t statistics = 0;
   if (policy != ActivationPolicy::kRecomputeBlock) {
     elements += v.e + v.f + v.c + v.normed_qk + r.attention;
-    statistics += 1 + v.heads;
+    statistics += 1;
   }
   if (policy == ActivationPolicy::kSave) {
     elements += 2 * v.i + r.gate_up;

@@ -28,7 +28,8 @@ struct Layout {
 struct Workload {
   ModelConfig model;
   std::vector<MatchedModule> adapter;
-  int64_t element_bytes = 4;  // of weights and activations
+  int64_t matrix_bytes = 4;   // an element of the frozen matrices
+  int64_t element_bytes = 4;  // of activations, norm weights and biases
   int64_t master_bytes = 4;   // of adapter, gradients and moments
   int64_t tokens_per_micro_batch = 0;
 };

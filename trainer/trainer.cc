@@ -70,7 +70,7 @@ void Trainer::make_plan() {
     const ModelFiles files(
         config_.model.path);  // a missing or malformed file is every rank's error, here and not later
     const ModelConfig model = read_model_config(config_.model.path);
-    plan_ = choose_layout(workload_of(config_, model),
+    plan_ = choose_layout(workload_of(config_, &files, model),
                           layout_wishes_of(config_.parallel, world_.size(), world_.local_size()), available);
     require_dividing_groups(world_, plan_.layout.shard_group_size);
   });

@@ -17,6 +17,14 @@ struct Options {
   double memory_gib = 0;
 };
 
+std::unique_ptr<ModelFiles> files_if_downloaded(const std::filesystem::path& model_dir) {
+  try {
+    return std::make_unique<ModelFiles>(model_dir);
+  } catch (const NoInputError&) {
+    return nullptr;
+  }
+}
+
 ExitCode plan(const Options& options) {
   init_log(-1, LogLevel::kInfo);
   RW_CHECK(options.ranks % options.hosts == 0, UsageError, "--ranks {} is not a multiple of --hosts {}", options.ranks,
@@ -25,7 +33,8 @@ ExitCode plan(const Options& options) {
   const RunConfig config = load_run_config(options.config, options.overrides);
   const int64_t available =
       options.memory_gib > 0 ? static_cast<int64_t>(options.memory_gib * 0x1p30) : available_host_bytes(ranks_per_host);
-  const MemoryPlan chosen = choose_layout(workload_of(config, read_model_config(config.model.path)),
+  const auto files = files_if_downloaded(config.model.path);
+  const MemoryPlan chosen = choose_layout(workload_of(config, files.get(), read_model_config(config.model.path)),
                                           layout_wishes_of(config.parallel, options.ranks, ranks_per_host), available);
   fmt::print("{}\n", describe(chosen, available));
   return ExitCode::kOk;

@@ -44,7 +44,6 @@ struct Dropout {
 
 void BlockSaved::drop_attention() {
   for (auto* tensor : {&rstd1_N1, &qkv_linear.s_NR, &o_linear.s_NR, &unnormed_qk_NE, &qkv_NE, &out_NF}) tensor->reset();
-  attention.logsumexp.clear();
 }
 
 void BlockSaved::drop_mlp() {
@@ -109,7 +108,7 @@ at::Tensor Block::attention_half(const at::Tensor& x_NC, const BlockContext& con
   saved.rstd1_N1 = rms_norm_rstd(x_NC, eps_);
   saved.qkv_NE = project_qkv(x_NC, saved.rstd1_N1, Dropout(context, layer_, kQkvInput).get(), &saved);
   rotate(saved.qkv_NE, context.angles, /*inverse=*/false);
-  saved.out_NF = attention_forward(saved.qkv_NE, context.batch->sample_starts, shape_, saved.attention);
+  saved.out_NF = attention_forward(saved.qkv_NE, context.batch->sample_starts, shape_);
   if (!with_output) return {};
   return o_.forward(saved.out_NF, x_NC, Dropout(context, layer_, kOutputInput).get(), &saved.o_linear);
 }
@@ -159,8 +158,7 @@ at::Tensor Block::attention_half_backward(at::Tensor dy_NC, const BlockContext& 
                                           bool need_dx) {
   const Dropout o_dropout(context, layer_, kOutputInput), qkv_dropout(context, layer_, kQkvInput);
   const at::Tensor dout_NF = o_.backward(dy_NC, saved.out_NF, o_dropout.get(), saved.o_linear, true);
-  at::Tensor dqkv_NE =
-      attention_backward(dout_NF, saved.qkv_NE, saved.out_NF, context.batch->sample_starts, shape_, saved.attention);
+  at::Tensor dqkv_NE = attention_backward(dout_NF, saved.qkv_NE, context.batch->sample_starts, shape_);
   rotate(dqkv_NE, context.angles, /*inverse=*/true);
   norm_heads_backward(dqkv_NE, saved);
   const at::Tensor& weight = norm_weight("input_layernorm.weight");

@@ -38,9 +38,8 @@ struct BlockSaved {
   LinearSaved qkv_linear, o_linear;
   at::Tensor unnormed_qk_NE;  // q and k before their norm (Qwen3), else undefined
   at::Tensor qkv_NE;          // after norm and rotation
-  AttentionSaved attention;
-  at::Tensor out_NF;     // attention's output
-  at::Tensor middle_NC;  // between the halves
+  at::Tensor out_NF;          // attention's output
+  at::Tensor middle_NC;       // between the halves
   at::Tensor rstd2_N1;
   LinearSaved gate_up_linear, down_linear;
   at::Tensor gate_up_NI2;  // [gate | up] before the activation

@@ -5,6 +5,7 @@
 
 #include "trainer/model/loss.h"
 #include "trainer/model/norm.h"
+#include "trainer/model/products.h"
 
 namespace rankwise {
 namespace {
@@ -93,7 +94,14 @@ BlockContext Decoder::context_of(const Batch& batch, const StepContext* step) co
   return {&batch, angles, true, step->dropout_seed, step->step, step->dropout};
 }
 
-at::Tensor Decoder::embed(const at::Tensor& ids_N) { return store_.weight(embedding_).index_select(0, ids_N); }
+at::Tensor Decoder::embed(const at::Tensor& ids_N) {
+  return store_.weight(embedding_).index_select(0, ids_N).to(dtype_);
+}
+
+at::Tensor Decoder::to_logits(const at::Tensor& hidden_NC) {
+  const Product product[] = {{hidden_NC, store_.weight(head_).t()}};
+  return sum_products({}, product);
+}
 
 at::Tensor Decoder::run_blocks(at::Tensor x_NC, const BlockContext& context, std::vector<BlockSaved>* saved) {
   for (size_t layer = 0; layer < blocks_.size(); ++layer) {
@@ -158,7 +166,7 @@ at::Tensor Decoder::logits(const Batch& batch) {
   const at::Tensor x_NC = run_blocks(embed(tensor_of(batch.ids)), context_of(batch, nullptr), nullptr);
   const at::Tensor hidden_NC =
       rms_norm_apply(x_NC, rms_norm_rstd(x_NC, config_.rms_norm_eps), store_.replicated(kFinalNorm));
-  return hidden_NC.mm(store_.weight(head_).t());
+  return to_logits(hidden_NC);
 }
 
 at::Tensor Decoder::extend(const std::vector<int64_t>& ids, History& history) {
@@ -175,7 +183,7 @@ at::Tensor Decoder::extend(const std::vector<int64_t>& ids, History& history) {
   const at::Tensor last_1C = x_NC.narrow(0, x_NC.size(0) - 1, 1);
   const at::Tensor hidden_1C =
       rms_norm_apply(last_1C, rms_norm_rstd(last_1C, config_.rms_norm_eps), store_.replicated(kFinalNorm));
-  return hidden_1C.mm(store_.weight(head_).t()).squeeze(0);
+  return to_logits(hidden_1C).squeeze(0);
 }
 
 }  // namespace rankwise

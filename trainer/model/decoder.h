@@ -55,6 +55,7 @@ class Decoder {
  private:
   BlockContext context_of(const Batch& batch, const StepContext* step) const;
   at::Tensor embed(const at::Tensor& ids_N);
+  at::Tensor to_logits(const at::Tensor& hidden_NC);
   at::Tensor run_blocks(at::Tensor x_NC, const BlockContext& context, std::vector<BlockSaved>* saved);
   double train(const Batch& batch, const StepContext& step, const std::function<void(ModelPhase)>& on_phase,
                at::Tensor* dembedding_NC);

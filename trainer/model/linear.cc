@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include "base/check.h"
+#include "trainer/model/products.h"
 
 namespace rankwise {
 namespace {
@@ -17,15 +18,6 @@ at::Tensor join_rows(const std::vector<at::Tensor>& rows) {
     total += part.size(0);
   }
   return rows[0].as_strided({total, rows[0].size(1)}, {rows[0].size(1), 1}, rows[0].storage_offset());
-}
-
-// accumulator += scale * left right; in one GEMM where the dtypes agree, as they do unless compute is 16-bit.
-void add_product(at::Tensor accumulator, const at::Tensor& left, const at::Tensor& right, double scale) {
-  if (accumulator.scalar_type() == left.scalar_type()) {
-    accumulator.addmm_(left, right, 1, scale);
-  } else {
-    accumulator.add_(left.mm(right), scale);
-  }
 }
 
 }  // namespace
@@ -66,87 +58,81 @@ void LinearGroup::lora_changed() {
   grad_a_RI_ = gradients.empty() ? at::Tensor() : join_rows(gradients);
 }
 
-at::Tensor LinearGroup::multiply(const at::Tensor& x_NI, const at::Tensor& residual_NO) {
+// All B's, scaled, as one matrix [O, R]: block-diagonal, so that a part's columns of S meet its own rows alone.
+at::Tensor LinearGroup::scaled_b() const {
+  const auto& first = parts_[slices_.front().part].lora->b_OR;
+  if (slices_.size() == 1 && first.size(0) == out_features_)
+    return first.mul(parts_[slices_.front().part].lora->scaling);
+  at::Tensor all = at::zeros({out_features_, total_rank_}, first.options());
+  for (const auto& slice : slices_) {
+    const auto& lora = *parts_[slice.part].lora;
+    at::Tensor block = all.narrow(0, slice.out_begin, lora.b_OR.size(0)).narrow(1, slice.rank_begin, slice.rank);
+    at::mul_out(block, lora.b_OR, at::scalar_tensor(lora.scaling, block.options()));
+  }
+  return all;
+}
+
+at::Tensor LinearGroup::multiply(const at::Tensor& x_NI, const at::Tensor& residual_NO, const at::Tensor& s_NR) {
   const at::Tensor& start = residual_NO.defined() ? residual_NO : bias_O_;
-  const auto product = [&](const WeightHandle& handle, const at::Tensor& added) {
-    const at::Tensor weight_IO = store_.weight(handle).t();
-    return added.defined() ? at::addmm(added, x_NI, weight_IO) : at::mm(x_NI, weight_IO);
-  };
-  at::Tensor y_NO;
-  if (weights_.size() == 1) {
-    y_NO = product(weights_[0], start);
-  } else {
-    std::vector<at::Tensor> columns;
-    int64_t begin = 0;
-    for (const auto& handle : weights_) {
-      columns.push_back(product(handle, start.defined() ? start.narrow(-1, begin, handle.shape[0]) : start));
-      begin += handle.shape[0];
-    }
-    y_NO = at::cat(columns, 1);
+  const at::Tensor b_OR = s_NR.defined() ? scaled_b() : at::Tensor();
+  at::Tensor y_NO = at::empty({x_NI.size(0), out_features_}, x_NI.options());
+  int64_t begin = 0;
+  for (const auto& handle : weights_) {
+    const int64_t columns = handle.shape[0];
+    std::vector<Product> products = {{x_NI, store_.weight(handle).t()}};
+    if (s_NR.defined()) products.push_back({s_NR, b_OR.narrow(0, begin, columns).t()});
+    sum_products(y_NO.narrow(1, begin, columns), start.defined() ? start.narrow(-1, begin, columns) : start, products);
+    begin += columns;
   }
   if (residual_NO.defined() && bias_O_.defined()) y_NO.add_(bias_O_);
   return y_NO;
 }
 
-at::Tensor LinearGroup::multiply_transposed(const at::Tensor& dy_NO) {
-  at::Tensor dx_NI;
+at::Tensor LinearGroup::multiply_transposed(const at::Tensor& dy_NO, const at::Tensor& ds_NR) {
+  std::vector<Product> products;
   int64_t begin = 0;
   for (const auto& handle : weights_) {
-    const at::Tensor weight_OI = store_.weight(handle), dy = dy_NO.narrow(1, begin, handle.shape[0]);
-    if (dx_NI.defined()) {
-      dx_NI.addmm_(dy, weight_OI);
-    } else {
-      dx_NI = dy.mm(weight_OI);
-    }
+    products.push_back({dy_NO.narrow(1, begin, handle.shape[0]), store_.weight(handle)});
     begin += handle.shape[0];
   }
-  return dx_NI;
-}
-
-void LinearGroup::add_low_rank(at::Tensor& y_NO, const at::Tensor& s_NR) const {
-  for (const auto& slice : slices_) {
-    const auto& lora = *parts_[slice.part].lora;
-    y_NO.narrow(1, slice.out_begin, parts_[slice.part].out_features)
-        .addmm_(s_NR.narrow(1, slice.rank_begin, slice.rank), lora.b_OR.t(), 1, lora.scaling);
-  }
+  if (ds_NR.defined()) products.push_back({ds_NR, a_RI_});
+  return sum_products({}, products);
 }
 
 at::Tensor LinearGroup::forward(const at::Tensor& x_NI, const at::Tensor& residual_NO, const DropoutContext* dropout,
                                 LinearSaved* saved) {
-  at::Tensor y_NO = multiply(x_NI, residual_NO);
-  if (slices_.empty()) return y_NO;
+  if (slices_.empty()) return multiply(x_NI, residual_NO, {});
   const bool drops = dropout != nullptr && dropout->p > 0;
   const at::Tensor kept_NI =
       drops ? dropout_mask(dropout->key, *dropout->batch, x_NI.size(1), dropout->p, x_NI.scalar_type()).mul_(x_NI)
             : x_NI;
-  const at::Tensor s_NR = kept_NI.mm(a_RI_.t());
-  add_low_rank(y_NO, s_NR);
+  const at::Tensor s_NR = narrow_product(kept_NI, a_RI_.t());
   if (saved != nullptr) saved->s_NR = s_NR;
-  return y_NO;
+  return multiply(x_NI, residual_NO, s_NR);
+}
+
+void LinearGroup::add_grad_b(const at::Tensor& dy_NO, const at::Tensor& s_NR) const {
+  for (const auto& slice : slices_) {
+    const auto& lora = *parts_[slice.part].lora;
+    const at::Tensor dy = dy_NO.narrow(1, slice.out_begin, lora.b_OR.size(0));
+    const at::Tensor gradient_RO = s_NR.narrow(1, slice.rank_begin, slice.rank).t().mm(dy);
+    at::Tensor(lora.grad_b_OR).add_(gradient_RO.t(), lora.scaling);
+  }
 }
 
 at::Tensor LinearGroup::backward(const at::Tensor& dy_NO, const at::Tensor& x_NI, const DropoutContext* dropout,
                                  const LinearSaved& saved, bool need_dx) {
-  at::Tensor dx_NI = need_dx ? multiply_transposed(dy_NO) : at::Tensor();
-  if (slices_.empty()) return dx_NI;
-  at::Tensor ds_NR = at::empty({dy_NO.size(0), total_rank_}, dy_NO.options());
-  for (const auto& slice : slices_) {
-    const auto& lora = *parts_[slice.part].lora;
-    const at::Tensor dy = dy_NO.narrow(1, slice.out_begin, parts_[slice.part].out_features);
-    at::Tensor ds = ds_NR.narrow(1, slice.rank_begin, slice.rank);
-    at::addmm_out(ds, ds, dy, lora.b_OR, /*beta=*/0, lora.scaling);
-    add_product(lora.grad_b_OR, dy.t(), saved.s_NR.narrow(1, slice.rank_begin, slice.rank), lora.scaling);
-  }
+  if (slices_.empty()) return need_dx ? multiply_transposed(dy_NO, {}) : at::Tensor();
+  add_grad_b(dy_NO, saved.s_NR);
+  const at::Tensor ds_NR = narrow_product(dy_NO, scaled_b());
   const bool drops = dropout != nullptr && dropout->p > 0;
   if (!drops) {
-    add_product(grad_a_RI_, ds_NR.t(), x_NI, 1.0);
-    if (need_dx) dx_NI.addmm_(ds_NR, a_RI_);
-    return dx_NI;
+    grad_a_RI_.add_(ds_NR.t().mm(x_NI));
+    return need_dx ? multiply_transposed(dy_NO, ds_NR) : at::Tensor();
   }
   at::Tensor mask_NI = dropout_mask(dropout->key, *dropout->batch, x_NI.size(1), dropout->p, x_NI.scalar_type());
-  add_product(grad_a_RI_, ds_NR.t(), mask_NI.mul(x_NI), 1.0);
-  if (need_dx) dx_NI.addcmul_(mask_NI, ds_NR.mm(a_RI_));
-  return dx_NI;
+  grad_a_RI_.add_(ds_NR.t().mm(mask_NI.mul(x_NI)));
+  return need_dx ? multiply_transposed(dy_NO, {}).addcmul_(mask_NI, ds_NR.mm(a_RI_)) : at::Tensor();
 }
 
 }  // namespace rankwise

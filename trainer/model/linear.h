@@ -66,9 +66,11 @@ class LinearGroup {
     size_t part;
     int64_t out_begin, rank_begin, rank;
   };
-  at::Tensor multiply(const at::Tensor& x_NI, const at::Tensor& residual_NO);
-  at::Tensor multiply_transposed(const at::Tensor& dy_NO);
-  void add_low_rank(at::Tensor& y_NO, const at::Tensor& s_NR) const;
+  // Both with their low-rank term where S or dS is defined.
+  at::Tensor multiply(const at::Tensor& x_NI, const at::Tensor& residual_NO, const at::Tensor& s_NR);
+  at::Tensor multiply_transposed(const at::Tensor& dy_NO, const at::Tensor& ds_NR);
+  at::Tensor scaled_b() const;
+  void add_grad_b(const at::Tensor& dy_NO, const at::Tensor& s_NR) const;
 
   FrozenStore& store_;
   std::vector<LinearPart> parts_;

@@ -2,10 +2,34 @@
 
 #include <ATen/ATen.h>
 
+#include "trainer/kernels/rows.h"
+#include "trainer/model/products.h"
+
 namespace rankwise {
 
-// Below about 2,048 rows a GPU reads the head more often than it computes with it; a CPU wants the chunk in its cache.
-int64_t head_chunk_rows(at::Device device) { return device.is_cuda() ? 2048 : 128; }
+// Below about 2,048 rows a GPU reads the head more often than it computes with it; a CPU packs it once a chunk.
+int64_t head_chunk_rows(at::Device device) { return device.is_cuda() ? 2048 : 256; }
+
+namespace {
+
+struct RowStatistics {
+  at::Tensor largest_m1, sum_m1;
+};
+
+// Turns logits into exp(logits - the row's largest).
+RowStatistics exponentiate(at::Tensor& logits_mV) {
+  if (!fits_cpu_kernels(logits_mV)) {
+    const at::Tensor largest_m1 = logits_mV.amax(1, /*keepdim=*/true);
+    return {largest_m1, logits_mV.sub_(largest_m1).exp_().sum(1, /*keepdim=*/true)};
+  }
+  const int64_t rows = logits_mV.size(0);
+  const RowStatistics made{at::empty({rows, 1}, logits_mV.options()), at::empty({rows, 1}, logits_mV.options())};
+  exponentiate_rows(logits_mV.mutable_data_ptr<float>(), rows, logits_mV.size(1),
+                    made.largest_m1.mutable_data_ptr<float>(), made.sum_m1.mutable_data_ptr<float>());
+  return made;
+}
+
+}  // namespace
 
 HeadLoss head_loss(const at::Tensor& hidden_MC, const at::Tensor& head_VC, const at::Tensor& targets_M,
                    bool with_gradient) {
@@ -17,15 +41,18 @@ HeadLoss head_loss(const at::Tensor& hidden_MC, const at::Tensor& head_VC, const
     const int64_t rows = std::min(chunk, num_rows - begin);
     const at::Tensor hidden = hidden_MC.narrow(0, begin, rows);
     const at::Tensor targets_m1 = targets_M.narrow(0, begin, rows).unsqueeze(1);
-    at::Tensor logits_mV = hidden.mm(head_VC.t()).to(sum_type);
-    const at::Tensor target_logit_m1 = logits_mV.gather(1, targets_m1);
-    const at::Tensor logsumexp_m1 = logits_mV.logsumexp(1, /*keepdim=*/true);
-    loss.sum += (logsumexp_m1 - target_logit_m1).sum(at::kDouble).item<double>();
+    const Product to_logits[] = {{hidden, head_VC.t()}};
+    at::Tensor values_mV = sum_products({}, to_logits).to(sum_type);
+    const at::Tensor target_logit_m1 = values_mV.gather(1, targets_m1);
+    const auto [largest_m1, sum_m1] = exponentiate(values_mV);
+    loss.sum += (sum_m1.log() + (largest_m1 - target_logit_m1)).sum(at::kDouble).item<double>();
     if (!with_gradient) continue;
-    at::Tensor gradient_mV = logits_mV.sub_(logsumexp_m1).exp_();
-    gradient_mV.scatter_add_(1, targets_m1, at::full_like(target_logit_m1, -1.0));
+    // The gradient of a row's loss is values / sum - 1 at the target; the division waits for the narrow side.
+    values_mV.scatter_add_(1, targets_m1, sum_m1.neg());
+    const Product to_hidden[] = {{values_mV.to(hidden.scalar_type()), head_VC}};
     at::Tensor dhidden = loss.dhidden_MC.narrow(0, begin, rows);
-    at::mm_out(dhidden, gradient_mV.to(hidden.scalar_type()), head_VC);
+    sum_products(dhidden, {}, to_hidden);
+    dhidden.div_(sum_m1);
   }
   return loss;
 }

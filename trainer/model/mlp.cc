@@ -2,14 +2,27 @@
 
 #include <ATen/ATen.h>
 
+#include "trainer/kernels/rows.h"
+#include "trainer/model/products.h"
+
 namespace rankwise {
 
 at::Tensor swiglu(const at::Tensor& gate_up_NI2) {
+  if (fits_cpu_kernels(gate_up_NI2)) {
+    const int64_t rows = gate_up_NI2.size(0), width = gate_up_NI2.size(1) / 2;
+    at::Tensor h_NI = at::empty({rows, width}, gate_up_NI2.options());
+    swiglu_rows(gate_up_NI2.const_data_ptr<float>(), rows, width, h_NI.mutable_data_ptr<float>());
+    return h_NI;
+  }
   const auto parts = gate_up_NI2.chunk(2, -1);
   return at::silu(parts[0]).mul_(parts[1]);
 }
 
 void swiglu_backward(at::Tensor dh_NI, at::Tensor& gate_up_NI2) {
+  if (fits_cpu_kernels(gate_up_NI2) && fits_cpu_kernels(dh_NI)) {
+    return swiglu_rows_backward(dh_NI.const_data_ptr<float>(), dh_NI.size(0), dh_NI.size(1),
+                                gate_up_NI2.mutable_data_ptr<float>());
+  }
   const auto parts = gate_up_NI2.chunk(2, -1);
   at::Tensor gate = parts[0], up = parts[1];
   const at::Tensor silu = at::silu(gate);

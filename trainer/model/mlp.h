@@ -7,7 +7,7 @@
 namespace rankwise {
 
 at::Tensor swiglu(const at::Tensor& gate_up_NI2);
-// Turns gate_up into dL/d(gate_up) in place, for dL/dh; takes dh's memory over.
+// Turns gate_up into dL/d(gate_up) in place, for dL/dh.
 void swiglu_backward(at::Tensor dh_NI, at::Tensor& gate_up_NI2);
 
 }  // namespace rankwise

@@ -62,8 +62,9 @@ FrozenStore::~FrozenStore() = default;
 FrozenStore::FrozenStore(const ModelFiles& files, FrozenSpec spec, std::unique_ptr<Communicator> shard_group,
                          const FrozenStoreOptions& options)
     : spec_(std::move(spec)), group_(std::move(shard_group)), options_(options) {
-  const auto tensor_options = at::TensorOptions().dtype(options_.dtype);
-  const int64_t element_bytes = static_cast<int64_t>(c10::elementSize(options_.dtype));
+  const c10::ScalarType matrix_dtype = options_.matrix_dtype.value_or(options_.dtype);
+  const auto tensor_options = at::TensorOptions().dtype(matrix_dtype);
+  const int64_t element_bytes = static_cast<int64_t>(c10::elementSize(matrix_dtype));
   std::vector<PlacedUnit> placed;
   for (const auto& unit : spec_.units) placed.push_back(place_unit(unit, group_->size()));
   for (auto& unit : placed) {
@@ -103,7 +104,8 @@ FrozenStore::FrozenStore(const ModelFiles& files, FrozenSpec spec, std::unique_p
 
 void FrozenStore::load_unit(const ModelFiles& files, Unit& unit) {
   const TensorScope scope(TensorKind::kBaseShard);
-  unit.shard = at::zeros({unit.placed.shard_elements}, at::TensorOptions().dtype(options_.dtype));
+  unit.shard = at::zeros({unit.placed.shard_elements},
+                         at::TensorOptions().dtype(options_.matrix_dtype.value_or(options_.dtype)));
   const int64_t shard_begin = unit.placed.shard_elements * group_->rank();
   const int64_t shard_end = shard_begin + unit.placed.shard_elements;
   for (const auto& matrix : unit.placed.matrices) {

@@ -35,9 +35,10 @@ struct WeightHandle {
 };
 
 struct FrozenStoreOptions {
-  c10::ScalarType dtype = c10::ScalarType::Float;  // stored, gathered and multiplied in
-  int prefetch = 2;                                // units gathered ahead
-  int64_t resident_bytes = 0;                      // units kept whole after their first gather, within this budget
+  c10::ScalarType dtype = c10::ScalarType::Float;              // of norm weights and biases
+  std::optional<c10::ScalarType> matrix_dtype = std::nullopt;  // stored and gathered in; else dtype
+  int prefetch = 2;                                            // units gathered ahead
+  int64_t resident_bytes = 0;  // units kept whole after their first gather, within this budget
 };
 
 class FrozenStore {

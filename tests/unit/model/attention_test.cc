@@ -43,8 +43,7 @@ class Attention : public ::testing::TestWithParam<AttentionShape> {
 
 TEST_P(Attention, IsTheTextbooksInsideEachSample) {
   for (const auto dtype : {at::kDouble, at::kFloat, at::kBFloat16}) {
-    AttentionSaved saved;
-    const at::Tensor out = attention_forward(qkv(dtype), starts_, shape(), saved);
+    const at::Tensor out = attention_forward(qkv(dtype), starts_, shape());
     expect_close(out, packed_reference(qkv(dtype).to(at::kDouble), starts_, shape()), c10::toString(dtype));
   }
 }
@@ -54,26 +53,21 @@ TEST_P(Attention, BackwardIsAutogradsOfTheTextbook) {
   for (const auto dtype : {at::kDouble, at::kFloat}) {
     const at::Tensor in = qkv(dtype), exact = with_gradient(in.to(at::kDouble));
     packed_reference(exact, starts_, shape()).backward(dout);
-    AttentionSaved saved;
-    const at::Tensor out = attention_forward(in, starts_, shape(), saved);
-    expect_close(attention_backward(dout.to(dtype), in, out, starts_, shape(), saved), exact.grad(),
-                 c10::toString(dtype));
+    const at::Tensor out = attention_forward(in, starts_, shape());
+    expect_close(attention_backward(dout.to(dtype), in, starts_, shape()), exact.grad(), c10::toString(dtype));
   }
 }
 
 TEST_P(Attention, APackedSampleIsTheSampleAlone) {
   const at::Tensor all = qkv(at::kDouble), dout = numbers({42, shape().num_heads * shape().head_dim}, 2);
-  AttentionSaved saved;
-  const at::Tensor out = attention_forward(all, starts_, shape(), saved);
-  const at::Tensor dqkv = attention_backward(dout, all, out, starts_, shape(), saved);
+  const at::Tensor out = attention_forward(all, starts_, shape());
+  const at::Tensor dqkv = attention_backward(dout, all, starts_, shape());
   for (size_t s = 0; s + 1 < starts_.size(); ++s) {
     const int64_t begin = starts_[s], length = starts_[s + 1] - begin;
     const at::Tensor alone = all.narrow(0, begin, length).clone();
-    AttentionSaved saved_alone;
-    const at::Tensor out_alone = attention_forward(alone, {0, length}, shape(), saved_alone);
+    const at::Tensor out_alone = attention_forward(alone, {0, length}, shape());
     expect_close(out_alone, out.narrow(0, begin, length), "output");
-    expect_close(attention_backward(dout.narrow(0, begin, length).contiguous(), alone, out_alone, {0, length}, shape(),
-                                    saved_alone),
+    expect_close(attention_backward(dout.narrow(0, begin, length).contiguous(), alone, {0, length}, shape()),
                  dqkv.narrow(0, begin, length), "gradient");
   }
 }
