@@ -85,14 +85,15 @@ int64_t activation_peak(const MemoryPlan& plan, const Workload& w) {
   const Widths v = widths_of(w.model);
   const int64_t tokens = w.tokens_per_micro_batch;
   const int64_t row = tokens * w.element_bytes;
-  const int64_t chunk =
-      std::min(tokens, head_chunk_rows(at::kCPU)) * w.model.vocab_size * std::max<int64_t>(4, w.element_bytes);
-  const int64_t head = row * 4 * v.c + 2 * chunk;
+  // Logits of 16 bits, their float32 and the gradient's 16 again; wider ones are worked on in place.
+  const int64_t logit_bytes = w.element_bytes == 2 ? 8 : w.element_bytes;
+  const int64_t chunk = std::min(tokens, head_chunk_rows(at::kCPU)) * w.model.vocab_size * logit_bytes;
+  const int64_t head = row * 4 * v.c + chunk;
   const bool recomputes = plan.layout.activations != ActivationPolicy::kSave;
   const int64_t again = recomputes ? saved_bytes_of_block(w, ActivationPolicy::kSave, tokens) -
                                          saved_bytes_of_block(w, plan.layout.activations, tokens)
                                    : 0;
-  const int64_t mlp_backward = again + row * (3 * v.i + 4 * v.c);
+  const int64_t mlp_backward = again + row * (2 * v.i + 4 * v.c);
   return plan.saved_activation_bytes + std::max(head, mlp_backward);
 }
 

@@ -15,7 +15,7 @@ namespace rankwise {
 namespace {
 
 constexpr int64_t kLeafBytes = 4096;
-constexpr int64_t kChunkBytes = 4 << 20;  // read, hashed and converted at a time; a multiple of the leaf
+constexpr int64_t kChunkBytes = 1 << 20;  // read, hashed and converted at a time; a multiple of the leaf
 static_assert(kChunkBytes % kLeafBytes == 0);
 
 c10::ScalarType scalar_type(const TensorEntry& entry) {
