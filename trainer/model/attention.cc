@@ -1,6 +1,7 @@
 #include "trainer/model/attention.h"
 
 #include <ATen/ATen.h>
+#include <ATen/record_function.h>
 
 #include <algorithm>
 #include <cmath>
@@ -116,6 +117,7 @@ at::Tensor attention_forward(const at::Tensor& qkv_NE, const std::vector<int64_t
   if (is_16_bit(qkv_NE)) return attention_forward(qkv_NE.to(at::kFloat), sample_starts, shape).to(qkv_NE.scalar_type());
   at::Tensor out_NF = at::empty({qkv_NE.size(0), shape.num_heads * shape.head_dim}, qkv_NE.options());
   if (fits_cpu_kernels(qkv_NE)) {
+    RECORD_FUNCTION("rankwise::attention_forward", {});
     attention_forward(rows_of(qkv_NE, sample_starts, shape), out_NF.mutable_data_ptr<float>());
     return out_NF;
   }
@@ -135,6 +137,7 @@ at::Tensor attention_backward(const at::Tensor& dout_NF, const at::Tensor& qkv_N
         .to(qkv_NE.scalar_type());
   at::Tensor dqkv_NE = at::zeros_like(qkv_NE);
   if (fits_cpu_kernels(qkv_NE)) {
+    RECORD_FUNCTION("rankwise::attention_backward", {});
     attention_backward(rows_of(qkv_NE, sample_starts, shape), dout_NF.contiguous().const_data_ptr<float>(),
                        dqkv_NE.mutable_data_ptr<float>());
     return dqkv_NE;

@@ -1,6 +1,7 @@
 #include "trainer/model/loss.h"
 
 #include <ATen/ATen.h>
+#include <ATen/record_function.h>
 
 #include "trainer/kernels/rows.h"
 #include "trainer/model/products.h"
@@ -18,6 +19,7 @@ struct RowStatistics {
 
 // Turns logits into exp(logits - the row's largest).
 RowStatistics exponentiate(at::Tensor& logits_mV) {
+  RECORD_FUNCTION("rankwise::exponentiate", {});
   if (!fits_cpu_kernels(logits_mV)) {
     const at::Tensor largest_m1 = logits_mV.amax(1, /*keepdim=*/true);
     return {largest_m1, logits_mV.sub_(largest_m1).exp_().sum(1, /*keepdim=*/true)};

@@ -1,6 +1,7 @@
 #include "trainer/model/mlp.h"
 
 #include <ATen/ATen.h>
+#include <ATen/record_function.h>
 
 #include "trainer/kernels/rows.h"
 #include "trainer/model/products.h"
@@ -8,6 +9,7 @@
 namespace rankwise {
 
 at::Tensor swiglu(const at::Tensor& gate_up_NI2) {
+  RECORD_FUNCTION("rankwise::swiglu", {});
   if (fits_cpu_kernels(gate_up_NI2)) {
     const int64_t rows = gate_up_NI2.size(0), width = gate_up_NI2.size(1) / 2;
     at::Tensor h_NI = at::empty({rows, width}, gate_up_NI2.options());
@@ -19,6 +21,7 @@ at::Tensor swiglu(const at::Tensor& gate_up_NI2) {
 }
 
 void swiglu_backward(at::Tensor dh_NI, at::Tensor& gate_up_NI2) {
+  RECORD_FUNCTION("rankwise::swiglu_backward", {});
   if (fits_cpu_kernels(gate_up_NI2) && fits_cpu_kernels(dh_NI)) {
     return swiglu_rows_backward(dh_NI.const_data_ptr<float>(), dh_NI.size(0), dh_NI.size(1),
                                 gate_up_NI2.mutable_data_ptr<float>());

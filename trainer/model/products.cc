@@ -1,6 +1,7 @@
 #include "trainer/model/products.h"
 
 #include <ATen/ATen.h>
+#include <ATen/record_function.h>
 
 #include <vector>
 
@@ -53,6 +54,7 @@ bool fits_cpu_kernels(const at::Tensor& tensor) noexcept {
 }
 
 void sum_products(at::Tensor out, const at::Tensor& start, std::span<const Product> products) {
+  RECORD_FUNCTION("rankwise::sum_products", {});
   if (fits_our_kernel(out)) return sum_with_our_kernel(out, start, products);
   const auto& [left, right] = products.front();
   start.defined() ? at::addmm_out(out, start, left, right) : at::mm_out(out, left, right);
