@@ -239,6 +239,11 @@ std::string Metrics::text() const {
 ScopedPhase::ScopedPhase(Metrics& metrics, Phase phase)
     : metrics_(metrics), phase_(phase), outer_(std::exchange(metrics.innermost_phase_, this)) {}
 
+void ScopedPhase::give(Phase phase, double seconds) {
+  metrics_.add_phase_seconds(phase, seconds);
+  inner_time_ += std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
+}
+
 ScopedPhase::~ScopedPhase() {
   const Clock::duration elapsed = Clock::now() - start_;
   metrics_.add_phase_seconds(phase_, std::chrono::duration<double>(elapsed - inner_time_).count());

@@ -76,15 +76,17 @@ class Metrics {
   ScopedPhase* innermost_phase_ = nullptr;
 };
 
-// Adds the time of its scope to a phase. A phase inside another one (a gather inside forward) is taken out of the outer
-// one, so that the phases sum to the wall time. Opened and closed by one thread at a time, in the order of a stack: the
-// training thread, or the autograd thread that it waits for.
+// Adds the time of its scope to a phase. A phase inside another one is taken out of the outer one, so that the phases
+// sum to the wall time. Opened and closed by one thread at a time, in the order of a stack.
 class ScopedPhase {
  public:
   ScopedPhase(Metrics& metrics, Phase phase);
   ~ScopedPhase();
   ScopedPhase(const ScopedPhase&) = delete;
   ScopedPhase& operator=(const ScopedPhase&) = delete;
+
+  // `seconds` of this scope so far, measured elsewhere, belong to another phase (a gather inside forward).
+  void give(Phase phase, double seconds);
 
  private:
   using Clock = std::chrono::steady_clock;

@@ -59,7 +59,6 @@ void Reporter::publish(const Traffic& traffic) {
                           static_cast<int64_t>(traffic.gathered_bytes - reported_.gathered_bytes));
   metrics_.add_comm_bytes(CommOp::kAllReduce, transport_,
                           static_cast<int64_t>(traffic.reduced_bytes - reported_.reduced_bytes));
-  metrics_.add_phase_seconds(Phase::kGather, traffic.gather_wait_seconds - reported_.gather_wait_seconds);
   reported_ = traffic;
   const TensorMemory memory = tensor_memory();
   for (size_t k = 0; k < kNumTensorKinds; ++k)

@@ -22,7 +22,6 @@ namespace rankwise {
 struct Traffic {
   uint64_t gathered_bytes = 0;
   uint64_t reduced_bytes = 0;
-  double gather_wait_seconds = 0;  // within forward and backward
 };
 
 class Reporter {

@@ -22,6 +22,20 @@ using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
+// A phase in which units of the base may be waited for: that time is the gather's.
+class GatheringPhase {
+ public:
+  GatheringPhase(Metrics& metrics, Phase phase, const FrozenStore& store) : phase_(metrics, phase), store_(store) {}
+  ~GatheringPhase() { phase_.give(Phase::kGather, store_.gather_wait_seconds() - waited_before_); }
+  GatheringPhase(const GatheringPhase&) = delete;
+  GatheringPhase& operator=(const GatheringPhase&) = delete;
+
+ private:
+  ScopedPhase phase_;
+  const FrozenStore& store_;
+  const double waited_before_ = store_.gather_wait_seconds();
+};
+
 }  // namespace
 
 // Sums only, so that ranks without data are harmless and the order of ranks does not matter.
@@ -179,13 +193,13 @@ bool Trainer::train_step() {
                             .nonfinite = totals.get(StepTotals::kNonfinite) > 0};
   reporter_.step_done(
       metrics, due(config_.train.logging_steps),
-      {model_->store.gathered_bytes(), reduction_->stats().all_reduce_bytes, model_->store.gather_wait_seconds()});
+      {.gathered_bytes = model_->store.gathered_bytes(), .reduced_bytes = reduction_->stats().all_reduce_bytes});
   return totals.get(StepTotals::kStop) == 0;
 }
 
 double Trainer::forward_backward(int64_t micro_batch, StepTotals& totals) {
   const auto step = static_cast<int64_t>(progress_.step);
-  std::optional<ScopedPhase> phase(std::in_place, reporter_.metrics(), Phase::kData);
+  std::optional<GatheringPhase> phase(std::in_place, reporter_.metrics(), Phase::kData, model_->store);
   const Batch batch = make_batch(data_->train, sampler_->rows_of(step, micro_batch, world_.rank()));
   if (batch.num_targets() > 0) {  // otherwise a stand-in that keeps this rank in step with the others
     totals.add(StepTotals::kInputs, static_cast<double>(batch.num_tokens()));
@@ -195,7 +209,8 @@ double Trainer::forward_backward(int64_t micro_batch, StepTotals& totals) {
   const StepContext context{step, config_.run.seed, config_.lora.lora_dropout};
   return model_->decoder.forward_backward(batch, context, [&](ModelPhase half) {
     phase.reset();
-    phase.emplace(reporter_.metrics(), half == ModelPhase::kForward ? Phase::kForward : Phase::kBackward);
+    phase.emplace(reporter_.metrics(), half == ModelPhase::kForward ? Phase::kForward : Phase::kBackward,
+                  model_->store);
     watchdog_.beat(half == ModelPhase::kForward ? "forward" : "backward", step);
   });
 }
@@ -241,7 +256,7 @@ void Trainer::count_nonfinite() {
 
 void Trainer::evaluate() {
   if (!data_->eval) return;
-  const ScopedPhase phase(reporter_.metrics(), Phase::kEval);
+  const GatheringPhase phase(reporter_.metrics(), Phase::kEval, model_->store);
   const auto rows = data_->eval->num_rows();
   const int64_t per_batch =
       config_.train.per_device_eval_batch_size.value_or(config_.train.per_device_train_batch_size);

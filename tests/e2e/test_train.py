@@ -151,6 +151,27 @@ def test_a_step_sends_the_adapter_once_and_gathers_the_plan(tiny, new_run, ranks
     assert sent("all_gather") == bytes_gathered_a_step(tiny.model, ranks, prefetch)
 
 
+PHASES_OF_A_STEP = ["data", "forward", "backward", "gather", "allreduce", "optimizer"]
+
+
+def test_the_phases_of_a_step_do_not_overlap(new_run):
+    """What is waited for a gather inside forward and backward counts once."""
+    run = new_run(train=dict(max_steps=400, save_steps=0), parallel=dict(prefetch=0, resident_gib=0))
+    with run.start(2) as job:
+        job.metrics_url()
+        steps = "rankwise_train_steps_total"
+        first = job.wait_for(lambda: (page := job.metrics()).get(steps, 0) >= 1 and page, "a step")
+        later = job.wait_for(lambda: (page := job.metrics()).get(steps, 0) >= first[steps] + 20 and page, "twenty more")
+
+    def passed(series):
+        return later[series] - first[series]
+
+    phases = {p: passed(f'rankwise_train_phase_seconds_total{{phase="{p}",rank="0"}}') for p in PHASES_OF_A_STEP}
+    duration = passed('rankwise_train_step_duration_seconds_sum{rank="0"}')
+    assert phases["gather"] > 0.1 * duration, "too little was gathered to see an overlap"
+    assert 0.5 * duration < sum(phases.values()) <= duration, phases
+
+
 def test_an_uneven_last_batch_does_not_hang(new_run):
     """An epoch of rows that neither the batch nor the ranks divide: some ranks have nothing in the last step."""
     epoch = dict(max_steps=None, num_train_epochs=1, save_steps=0, warmup_steps=0)

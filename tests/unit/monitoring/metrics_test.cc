@@ -212,6 +212,23 @@ TEST(ScopedPhase, AnInnerPhaseIsTakenOutOfTheOuterOne) {
   EXPECT_LE(forward + gather, wall);
 }
 
+TEST(ScopedPhase, SecondsGivenToAnotherPhaseAreTakenOutOfItsOwn) {
+  Metrics metrics({});
+  const auto start = std::chrono::steady_clock::now();
+  {
+    ScopedPhase forward(metrics, Phase::kForward);
+    std::this_thread::sleep_for(std::chrono::milliseconds(60));
+    forward.give(Phase::kGather, 0.02);
+    forward.give(Phase::kGather, 0.03);
+  }
+  const double wall = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  auto series = parse(metrics.text()).series;
+  EXPECT_DOUBLE_EQ(series.at("rankwise_train_phase_seconds_total{phase=\"gather\",rank=\"0\"}"), 0.05);
+  const double forward = series.at("rankwise_train_phase_seconds_total{phase=\"forward\",rank=\"0\"}");
+  EXPECT_GE(forward, 0.01);
+  EXPECT_LE(forward + 0.05, wall);
+}
+
 TEST(Metrics, PagesMayBeMadeWhileAnotherThreadCounts) {
   Metrics metrics({});
   std::thread trainer([&] {
