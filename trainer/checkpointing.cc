@@ -14,6 +14,7 @@
 #include "trainer/checkpoint/resume.h"
 #include "trainer/checkpoint/retention.h"
 #include "trainer/config_mapping.h"
+#include "trainer/run_fingerprint.h"
 #include "trainer/weights/safetensors.h"
 
 namespace rankwise {
@@ -80,7 +81,11 @@ void Checkpointing::write_state(const std::filesystem::path& directory, Training
 }
 
 void Checkpointing::read_state(const CheckpointInfo& checkpoint, TrainingState state) const {
-  compare_fingerprints(checkpoint.manifest.fingerprint, fingerprint_, {}, checkpoint.directory.string());
+  const auto changed =
+      compare_fingerprints(checkpoint.manifest.fingerprint, fingerprint_, {}, checkpoint.directory.string());
+  for (const FieldDifference& difference : changed) {
+    log_info("{}: {}: {}", checkpoint.directory.string(), describe(difference), consequence_of(difference.name));
+  }
   state.adapter.load(read_adapter(checkpoint.directory, modules_).tensors);
   const SafetensorsFile optimizer(checkpoint.directory / kOptimizerFile);
   for (const auto& [prefix, flat] : buffers_of(state)) {
@@ -143,31 +148,6 @@ void Checkpointing::save_final(const Adapter& adapter) {
     std::filesystem::remove_all(target);
     publish_directory(work, target);
   });
-}
-
-Fingerprint make_fingerprint(const RunConfig& config, uint64_t base_hash, const std::string& data_key,
-                             const std::vector<MatchedModule>& modules, int64_t total_steps, int world_size) {
-  std::string adapter;
-  for (const auto& m : modules) adapter += fmt::format("{} {} {}\n", m.name, m.r, m.scaling);
-  const auto& t = config.train;
-  const auto must = FieldRule::kMustMatch;
-  return {{"base_weights", fmt::format("{:016x}", base_hash), must},
-          {"dtype", c10::toString(compute_dtype_of(config.model.dtype)), must},
-          {"lora_modules", sha256_hex(adapter).substr(0, 16), must},
-          {"lora_dropout", fmt::format("{}", config.lora.lora_dropout), must},
-          {"data", data_key, must},
-          {"seed", fmt::format("{}", config.run.seed), must},
-          {"global_batch_size", fmt::format("{}", t.global_batch_size), must},
-          {"optimizer",
-           fmt::format("adamw {} {} {} {} clip {}", t.adam_beta1, t.adam_beta2, t.adam_epsilon, t.weight_decay,
-                       t.max_grad_norm),
-           must},
-          {"schedule",
-           fmt::format("{} {} warmup {} {} of {} steps", static_cast<int>(t.lr_scheduler_type), t.learning_rate,
-                       t.warmup_ratio, t.warmup_steps.value_or(-1), total_steps),
-           must},
-          {"world_size", fmt::format("{}", world_size), FieldRule::kInformative},
-          {"version", RANKWISE_VERSION, FieldRule::kInformative}};
 }
 
 }  // namespace rankwise

@@ -51,8 +51,4 @@ class Checkpointing {
   double last_save_seconds_ = 0;
 };
 
-// What a checkpoint must fit: base, adapter, data, tokenizer, seed, batch, optimizer, schedule.
-Fingerprint make_fingerprint(const RunConfig& config, uint64_t base_hash, const std::string& data_key,
-                             const std::vector<MatchedModule>& modules, int64_t total_steps, int world_size);
-
 }  // namespace rankwise

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "base/check.h"
 #include "trainer/frozen_model.h"
 
 namespace rankwise {
@@ -111,6 +112,8 @@ Schedule schedule_of(const TrainSection& section, int64_t total_steps) {
   schedule.total_steps = total_steps;
   schedule.warmup_steps = section.warmup_steps.value_or(
       static_cast<int64_t>(std::ceil(section.warmup_ratio * static_cast<double>(total_steps))));
+  RW_CHECK(schedule.warmup_steps <= total_steps, ConfigError,
+           "train.warmup_steps: {} is more than the {} steps of the run; lower it", schedule.warmup_steps, total_steps);
   return schedule;
 }
 

@@ -19,6 +19,7 @@ LoraConfig lora_config_of(const LoraSection& section);
 DataSettings data_settings_of(const DataSection& section, DataPart part, uint64_t seed);
 SamplerSettings sampler_settings_of(const RunConfig& config, int64_t num_rows, int world_size);
 AdamWOptions adamw_options_of(const TrainSection& section);
+// Throws ConfigError if the warm-up is longer than the run.
 Schedule schedule_of(const TrainSection& section, int64_t total_steps);
 ResumePolicy resume_policy_of(const CheckpointSection& section);
 // What the run asks of its ranks' memory; files may be null, see matrix_dtype_of. `ranks_per_host` is the shard group

@@ -13,6 +13,7 @@
 #include "trainer/data/batcher.h"
 #include "trainer/lora/match_report.h"
 #include "trainer/optim/clip.h"
+#include "trainer/run_fingerprint.h"
 #include "trainer/weights/tensor_memory.h"
 
 namespace rankwise {
@@ -127,13 +128,37 @@ void Trainer::make_adapter() {
 
 void Trainer::resume() {
   sampler_ = std::make_unique<Sampler>(sampler_settings_of(config_, data_->train.num_rows(), world_.size()));
-  schedule_ = schedule_of(config_.train, sampler_->num_steps());
-  checkpointing_ =
-      std::make_unique<Checkpointing>(world_, config_, adaptable_modules(model_->config),
-                                      make_fingerprint(config_, model_->store.fingerprint(), data_->train.key(),
-                                                       adapter_->modules(), sampler_->num_steps(), world_.size()));
-  if (checkpointing_->restore(state())) reporter_.note(fmt::format("continuing behind step {}", progress_.step));
+  world_.agree("schedule", [&] { schedule_ = schedule_of(config_.train, sampler_->num_steps()); });
+  const RunFacts facts{.base_weights = fmt::format("{:016x}", model_->store.fingerprint()),
+                       .tokenizer = text_->tokenizer.fingerprint(),
+                       .chat_template = text_->chat_template ? text_->chat_template->fingerprint() : "none",
+                       .data = data_->train.key(),
+                       .modules = adapter_->modules(),
+                       .total_steps = sampler_->num_steps(),
+                       .world_size = world_.size()};
+  checkpointing_ = std::make_unique<Checkpointing>(world_, config_, adaptable_modules(model_->config),
+                                                   make_fingerprint(config_, facts));
+  if (checkpointing_->restore(state())) check_position();
   world_.require_equal("the adapter at the start", fmt::format("{:016x}", adapter_->hash()));
+}
+
+void Trainer::check_position() {
+  const auto step = static_cast<int64_t>(progress_.step), last = sampler_->num_steps();
+  world_.agree("resume", [&] {
+    RW_CHECK(step <= last, DataError,
+             "{}: the checkpoint is of step {} and the run is to have {}; raise train.max_steps or "
+             "train.num_train_epochs, or choose another run.output_dir",
+             config_.run.output_dir.string(), step, last);
+  });
+  reporter_.note(fmt::format("continuing behind step {} of {}", step, last));
+  const auto used =
+      static_cast<int64_t>(progress_.epoch) * data_->train.num_rows() + static_cast<int64_t>(progress_.epoch_rows);
+  const int64_t passed_over = step * config_.train.global_batch_size - used;
+  if (step < last && passed_over > 0) {
+    reporter_.note(
+        fmt::format("step {} was the short last one of the run; the {} rows that would have filled it are passed over",
+                    step, passed_over));
+  }
 }
 
 RunEnd Trainer::run() {

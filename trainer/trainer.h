@@ -43,7 +43,8 @@ class Trainer {
   void load_model();
   void make_adapter();
   void resume();
-  bool train_step();  // false: a stop was requested on some rank
+  void check_position();  // of the checkpoint in this run
+  bool train_step();      // false: a stop was requested on some rank
   double forward_backward(int64_t micro_batch, StepTotals& totals);
   void exchange(StepTotals& totals);
   double update(const StepTotals& totals);  // returns the gradient's norm

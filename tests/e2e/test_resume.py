@@ -1,5 +1,6 @@
 """A run that is stopped or killed, and started again, ends as if nothing had happened: equal in every bit."""
 
+import json
 import random
 import shutil
 import signal
@@ -7,7 +8,7 @@ import signal
 import pytest
 
 from kills import kill_repeatedly, measure, random_moments, seed_of_this_session
-from runs import Run, merge, write_data
+from runs import CHATML, Run, merge, write_data
 
 LONG = dict(max_steps=24, save_steps=8)
 RANKS = [0, 2]  # without a launcher, and under mpirun
@@ -123,6 +124,19 @@ def other_data(tiny, directory):
     return {"train": [{"path": str(path), "format": "messages"}]}
 
 
+def other_template(_, directory):
+    path = directory / "chat.jinja"
+    path.write_text(CHATML + "\n")
+    return {"chat_template": str(path)}
+
+
+def other_tokenizer(tiny, directory):
+    model = shutil.copytree(tiny.model, directory / "model")
+    settings = json.loads((model / "tokenizer_config.json").read_text())
+    (model / "tokenizer_config.json").write_text(json.dumps(settings | {"pad_token": "<|endoftext|>"}))
+    return {"path": str(model)}
+
+
 def base_with_one_bit_changed(tiny, directory):
     model = shutil.copytree(tiny.model, directory / "model")
     weights = model / "model.safetensors"
@@ -136,17 +150,18 @@ def base_with_one_bit_changed(tiny, directory):
 @pytest.mark.parametrize(
     "section, change, field",
     [
-        ("lora", {"r": 4}, "lora_modules"),
-        ("lora", {"lora_alpha": 8}, "lora_modules"),
+        ("lora", {"r": 4}, "lora_r"),
+        ("lora", {"lora_alpha": 8}, "lora_alpha"),
         ("lora", {"lora_dropout": 0.0}, "lora_dropout"),
         ("lora", {"target_modules": ["q_proj"]}, "lora_modules"),
         ("run", {"seed": 8}, "seed"),
         ("model", {"dtype": "float64"}, "dtype"),
         ("model", base_with_one_bit_changed, "base_weights"),
         ("data", other_data, "data"),
-        ("data", {"loss_on": "all"}, "data"),
+        ("data", {"loss_on": "all"}, "data_settings"),
+        ("data", other_template, "chat_template"),
+        ("model", other_tokenizer, "tokenizer"),
         ("train", {"learning_rate": 1e-3}, "schedule"),
-        ("train", {"max_steps": 7}, "schedule"),
         ("train", {"global_batch_size": 2}, "global_batch_size"),
         ("train", {"adam_beta2": 0.95}, "optimizer"),
     ],
@@ -161,6 +176,39 @@ def test_a_checkpoint_that_does_not_fit_is_refused(tiny, checkpointed, tmp_path,
     assert "start anew in another run.output_dir" in output
     assert sorted(path for path in run.output.rglob("*")) == before
     assert (run.output / "config.yaml").read_text() == config_before, "the refused run left its own configuration"
+
+
+def test_a_longer_run_follows_its_own_schedule_from_there(new_run, checkpointed, tmp_path):
+    run = copy_of(checkpointed, tmp_path / "run")
+    before = run.losses()[:4]
+    output = run.train(0, "--set", "train.max_steps=10")
+    assert 'total_steps: the checkpoint has "6", this run has "10"' in output
+    assert "the learning rate follows the schedule of this run" in output and "continuing behind step 4 of 10" in output
+    whole = new_run(train=dict(max_steps=10, save_steps=10))
+    whole.train(0)
+    assert [entry["step"] for entry in run.steps()] == list(range(1, 11))
+    assert run.losses()[:4] == before and run.losses() != whole.losses()
+    for ours, theirs in zip(run.steps()[4:], whole.steps()[4:], strict=True):
+        for name in ("epoch", "input_tokens", "target_tokens", "learning_rate"):
+            assert ours[name] == theirs[name]
+
+
+def test_a_run_of_epochs_is_made_longer_and_says_what_its_short_last_step_cost(new_run):
+    epoch = dict(max_steps=None, num_train_epochs=1, save_steps=0, warmup_steps=0, global_batch_size=20)
+    run = new_run(data=dict(packing=False), train=epoch)
+    run.train(0)
+    assert len(run.steps()) == 3  # 20, 20 and 8 of 48 rows
+    output = run.train(0, "--set", "train.num_train_epochs=2")
+    assert "continuing behind step 3 of 5" in output
+    assert "the 12 rows that would have filled it are passed over" in output
+    assert [entry["epoch"] for entry in run.steps()] == pytest.approx([20 / 48, 40 / 48, 1, 80 / 48, 2])
+
+
+def test_a_run_shorter_than_its_checkpoint_is_refused(checkpointed, tmp_path):
+    run = copy_of(checkpointed, tmp_path / "run")
+    output = run.train(2, "--set", "train.max_steps=3", expect=65)
+    assert output.count("is of step 4 and the run is to have 3; raise train.max_steps") == 1
+    assert run.checkpoints() == [2, 4] and not (run.output / "final").exists()
 
 
 def test_every_rank_leaves_with_the_code_of_a_refusal(checkpointed, tmp_path):
