@@ -17,6 +17,7 @@ ExitCode code_of(int errno_value) {
     case ENOSPC:
     case EROFS:
     case EDQUOT:
+    case EFBIG:
       return ExitCode::kCannotWrite;
     default:
       return ExitCode::kIo;

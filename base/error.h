@@ -56,7 +56,7 @@ struct IoError : Error {
 };
 
 // "open models/x.json: No such file or directory" with the code that fits errno_value: ENOENT 66, EACCES 77, ENOSPC,
-// EROFS and EDQUOT 73, anything else 74.
+// EROFS, EDQUOT and EFBIG 73, anything else 74.
 [[noreturn]] void throw_errno(const std::string& what, int errno_value);
 
 }  // namespace rankwise

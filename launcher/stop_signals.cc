@@ -19,7 +19,8 @@ void install_stop_signals() {
   action.sa_handler = request_stop;
   action.sa_flags = SA_RESTART;
   for (const int signal : {SIGTERM, SIGINT, SIGUSR1}) ::sigaction(signal, &action, nullptr);
-  ::signal(SIGPIPE, SIG_IGN);
+  // A reader that went away and a limit on file sizes are errors of the write, with its place and exit code.
+  for (const int signal : {SIGPIPE, SIGXFSZ}) ::signal(signal, SIG_IGN);
 }
 
 }  // namespace rankwise

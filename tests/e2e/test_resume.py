@@ -2,6 +2,8 @@
 
 import json
 import random
+import re
+import resource
 import shutil
 import signal
 
@@ -88,6 +90,21 @@ def test_killed_three_times(new_run, undisturbed, ranks):
     run.train(ranks)
     assert run.state_hashes() == whole.state_hashes()
     assert run.losses() == whole.losses()
+
+
+def test_a_disk_that_is_full_ends_the_run_and_leaves_the_last_checkpoint(new_run, undisturbed):
+    """A limit on file sizes stands for the disk: the log still fits, the optimizer's moments do not."""
+    run = new_run(train=LONG)
+    with run.start(2) as job:
+        ranks = job.ranks()
+        job.wait_for(run.checkpoints, "the first checkpoint")
+        resource.prlimit(ranks[0].pid, resource.RLIMIT_FSIZE, (200_000, 200_000))
+        assert job.wait() == 73
+    told = re.findall(r"write \S+/tmp\.\d+\.\d+/trainer_state/optimizer\.safetensors: File too large", job.output())
+    assert len(told) == 1
+    assert run.checkpoints() in ([8], [8, 16]) and not list(run.output.glob("tmp.*"))
+    assert f"continuing behind step {run.checkpoints()[-1]} of 24" in run.train(2)
+    assert run.state_hashes() == undisturbed(2)[0].state_hashes()
 
 
 @pytest.mark.parametrize("before, after", [(2, 0), (0, 2), (2, 3)])
