@@ -5,6 +5,7 @@
 
 #include "base/check.h"
 #include "trainer/model/products.h"
+#include "trainer/weights/required_tensors.h"
 
 namespace rankwise {
 
@@ -28,6 +29,10 @@ c10::ScalarType matrix_dtype_of(const ModelFiles* files, const ModelConfig& conf
     }
   }
   return c10::ScalarType::BFloat16;
+}
+
+void check_weights(const ModelConfig& config, const ModelFiles& files, const std::filesystem::path& model_dir) {
+  check_required_tensors(files, Decoder::frozen_spec(config), model_dir);
 }
 
 int64_t count_parameters(const ModelConfig& config) {

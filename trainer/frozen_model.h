@@ -36,6 +36,9 @@ struct FrozenModel {
 // counts.
 c10::ScalarType matrix_dtype_of(const ModelFiles* files, const ModelConfig& config, c10::ScalarType compute);
 
+// Throws what check_required_tensors throws.
+void check_weights(const ModelConfig& config, const ModelFiles& files, const std::filesystem::path& model_dir);
+
 // Known from config.json alone. A tied tensor counts once.
 int64_t count_parameters(const ModelConfig& config);
 // The modules that target_modules are matched against, in the order of the model.

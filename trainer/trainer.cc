@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 
@@ -82,9 +83,9 @@ void Trainer::make_plan() {
     available = available == 0 ? std::stoll(text) : std::min<int64_t>(available, std::stoll(text));
   }
   world_.agree("plan", [&] {
-    const ModelFiles files(
-        config_.model.path);  // a missing or malformed file is every rank's error, here and not later
     const ModelConfig model = read_model_config(config_.model.path);
+    const ModelFiles files(config_.model.path);
+    check_weights(model, files, config_.model.path);  // every rank's error, here and not later
     plan_ = choose_layout(workload_of(config_, &files, model),
                           layout_wishes_of(config_.parallel, world_.size(), world_.local_size()), available);
     require_dividing_groups(world_, plan_.layout.shard_group_size);
@@ -103,6 +104,12 @@ void Trainer::load_model() {
                                                             .prefetch = layout.prefetch,
                                                             .resident_bytes = layout.resident_bytes,
                                                             .activations = layout.activations});
+  world_.require_equal("the base model", fmt::format("{:016x}", model_->store.fingerprint()));
+  const auto nonfinite = world_.gather_strings(std::to_string(model_->store.nonfinite_tensors()));
+  if (std::ranges::any_of(nonfinite, [](const std::string& count) { return count != "0"; })) {
+    reporter_.note(fmt::format("warning: {}: weights that are not finite (NaN or Inf); the loss may not be either",
+                               config_.model.path.string()));
+  }
 }
 
 void Trainer::make_adapter() {

@@ -17,7 +17,7 @@ ExitCode check(const std::string& path, const std::vector<std::string>& override
   init_log(-1, LogLevel::kInfo);
   const RunConfig config = load_run_config(path, overrides);
   const ModelConfig model = read_model_config(config.model.path);
-  const ModelFiles files(config.model.path);
+  check_weights(model, ModelFiles(config.model.path), config.model.path);
   const auto modules = adaptable_modules(model);
   const auto matched = resolve_targets(lora_config_of(config.lora), modules);
   if (config.lora.init_adapter) read_adapter(*config.lora.init_adapter, modules);

@@ -44,6 +44,18 @@ def cut_weights(model):
     weights.write_bytes(weights.read_bytes()[:-1])
 
 
+def weights_of_more_layers(model):
+    config = json.loads((model / "config.json").read_text())
+    config["num_hidden_layers"] -= 1
+    (model / "config.json").write_text(json.dumps(config))
+
+
+def weights_of_another_width(model):
+    config = json.loads((model / "config.json").read_text())
+    config["intermediate_size"] *= 2
+    (model / "config.json").write_text(json.dumps(config))
+
+
 def no_tokenizer(model):
     (model / "tokenizer.json").unlink()
 
@@ -93,6 +105,16 @@ FAULTS = {
     ),
     "weights as a pickle": (own_model(only_a_pickle), 66, r"pickle.*never read.*safetensors"),
     "truncated weights": (own_model(cut_weights), 65, r"model/model\.safetensors: "),
+    "weights of more layers": (
+        own_model(weights_of_more_layers),
+        65,
+        r"model: model\.layers\.\d+\.\S+ belongs to no layer of config\.json",
+    ),
+    "weights of another width": (
+        own_model(weights_of_another_width),
+        65,
+        r"model: \S+gate_proj\.weight has shape \[.*config\.json asks for \[",
+    ),
     "no tokenizer": (own_model(no_tokenizer), 66, r"model.*tokenizer\.json"),
     "unknown architecture": (own_model(unknown_architecture), 65, r"model/config\.json: .*\"mamba\".*supported: llama"),
     "line that is no JSON": (own_data('{"messages": ['), 65, r"train\.jsonl:2:"),
@@ -176,6 +198,18 @@ def test_a_rank_with_other_data_is_named(new_run):
     write_data(run.directory / "other/train.jsonl", 48, seed=2)
     output = run.train(2, expect=78, program=wrapper(run.directory, "cd other"))
     assert output.count("the training data of rank(s) 1 differs from rank 0's") == 1
+
+
+def test_a_rank_with_another_base_is_named(tiny, new_run):
+    run = new_run(model=dict(path="model"), parallel=dict(base="replicate"))
+    shutil.copytree(tiny.model, run.directory / "model")
+    shutil.copytree(tiny.model, run.directory / "other/model")
+    weights = run.directory / "other/model/model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    output = run.train(2, expect=78, program=wrapper(run.directory, "cd other"))
+    assert output.count("the base model of rank(s) 1 differs from rank 0's") == 1
 
 
 def test_a_failure_of_one_rank_names_it_and_ends_all(new_run):
