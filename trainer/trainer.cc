@@ -251,6 +251,10 @@ void Trainer::exchange(StepTotals& totals) {
   const ScopedPhase phase(reporter_.metrics(), Phase::kAllreduce);
   const bool finite =
       std::isfinite(totals.get(StepTotals::kLoss)) && std::isfinite(gradient_norm(adapter_->gradients()));
+  if (!finite) {
+    log_warning("step {}: the loss or a gradient of rank {} is not finite; all ranks leave the step out",
+                progress_.step + 1, world_.rank());
+  }
   totals.add(StepTotals::kNonfinite, finite ? 0.0 : 1.0);
   totals.add(StepTotals::kStop, stop_ ? 1.0 : 0.0);
   Work scalars = reduction_->all_reduce(totals.values, Reduce::kSum);
@@ -307,7 +311,8 @@ void Trainer::evaluate() {
   reduction_->all_reduce(sums, Reduce::kSum).wait();
   const auto targets = sums[1].item<double>();
   const double loss = sums[0].item<double>() / std::max(1.0, targets);
-  if (!progress_.best_eval || loss < progress_.best_eval->loss) progress_.best_eval = BestEval{loss, progress_.step};
+  const bool is_best = std::isfinite(loss) && (!progress_.best_eval || loss < progress_.best_eval->loss);
+  if (is_best) progress_.best_eval = BestEval{loss, progress_.step};
   reporter_.eval_done(static_cast<int64_t>(progress_.step), loss, static_cast<int64_t>(targets));
 }
 
