@@ -1,5 +1,6 @@
 #include <CLI/CLI.hpp>
 
+#include "base/file.h"
 #include "base/log.h"
 #include "configs/run_config.h"
 #include "launcher/commands/commands.h"
@@ -12,10 +13,12 @@
 namespace rankwise {
 namespace {
 
-// Everything that a run reads, but for the weights' values; nothing is written except the data cache.
+// Everything that a run reads, but for the weights' values. Nothing is written except the data cache; the output
+// directory is made and tried.
 ExitCode check(const std::string& path, const std::vector<std::string>& overrides) {
   init_log(-1, LogLevel::kInfo);
   const RunConfig config = load_run_config(path, overrides);
+  probe_writable(config.run.output_dir);
   const ModelConfig model = read_model_config(config.model.path);
   check_weights(model, ModelFiles(config.model.path), config.model.path);
   const auto modules = adaptable_modules(model);
@@ -23,8 +26,11 @@ ExitCode check(const std::string& path, const std::vector<std::string>& override
   if (config.lora.init_adapter) read_adapter(*config.lora.init_adapter, modules);
   const TrainingText text = load_text(config.model, config.data);
   const TrainingData data = load_data(config, text, {});
+  const int64_t num_steps = Sampler(sampler_settings_of(config, data.train.num_rows(), 1)).num_steps();
+  const Schedule schedule = schedule_of(config.train, num_steps);
   fmt::print("{}\n{}\n{}\n", dump_run_config(config), match_table(matched),
              trainable_report(matched, count_parameters(model)));
+  fmt::print("{} steps, {} of them warm-up\n", num_steps, schedule.warmup_steps);
   fmt::print("{}\n", describe("train", data.train.report()));
   if (data.eval) fmt::print("{}\n", describe("eval", data.eval->report()));
   return ExitCode::kOk;

@@ -1,6 +1,7 @@
 #include "trainer/data/cache_directory.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <sys/file.h>
 #include <unistd.h>
 
@@ -18,7 +19,10 @@ namespace rankwise {
 void make_directories(const std::filesystem::path& path) {
   std::error_code error;
   std::filesystem::create_directories(path, error);
-  if (error) throw_errno("create directory " + path.string(), error.value());
+  if (!error) return;
+  const bool is_denied = error == std::errc::permission_denied || error == std::errc::operation_not_permitted;
+  throw IoError(fmt::format("data.cache_dir: cannot create {}: {}", path.string(), error.message()),
+                is_denied ? ExitCode::kNoPermission : ExitCode::kCannotWrite);
 }
 
 UniqueFd lock_file(const std::filesystem::path& path) {

@@ -7,7 +7,7 @@
 
 namespace rankwise {
 
-// With its parents. Throws Error with the code that fits errno.
+// data.cache_dir, with its parents. Throws IoError with code 73, or 77 without permission.
 void make_directories(const std::filesystem::path& path);
 
 // An exclusive lock on `path`, which is created if absent and stays. Waits, with a message, for a process that holds

@@ -233,6 +233,18 @@ TEST_F(PrepareTest, AnAbsentFileHasTheExitCodeOfAMissingInput) {
   }
 }
 
+TEST_F(PrepareTest, ACacheDirectoryThatCannotBeMadeIsAnErrorOfTheOutput) {
+  use_texts({"one"});
+  settings_.cache_dir = dir_.add("file", "in the way") / "cache";
+  try {
+    prepare(settings_);
+    FAIL() << "made";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::kCannotWrite);
+    EXPECT_THAT(error.what(), HasSubstr("data.cache_dir: cannot create " + settings_.cache_dir.string()));
+  }
+}
+
 TEST_F(PrepareTest, AKilledPreparationLeavesNothingThatLooksWhole) {
   std::vector<std::string> texts(20'000, "some text here");
   use_texts(texts);
