@@ -9,6 +9,7 @@ import yaml
 from safetensors import safe_open
 
 from program import run as run_program
+from runs import write_data
 
 STEP_FIELDS = {
     "step": int,
@@ -170,6 +171,22 @@ def test_the_phases_of_a_step_do_not_overlap(new_run):
     duration = passed('rankwise_train_step_duration_seconds_sum{rank="0"}')
     assert phases["gather"] > 0.1 * duration, "too little was gathered to see an overlap"
     assert 0.5 * duration < sum(phases.values()) <= duration, phases
+
+
+def test_fewer_records_than_ranks(tiny, new_run):
+    """Ranks without a row, in training and in evaluation, hold nobody up and change nothing."""
+    files = {
+        part: [{"path": str(write_data(tiny.directory / f"one-{part}.jsonl", 1, seed=3)), "format": "messages"}]
+        for part in ("train", "eval")
+    }
+    short = dict(max_steps=3, save_steps=3, global_batch_size=1, warmup_steps=0)
+    run = new_run(data=files, train=short)
+    run.train(3)
+    alone = new_run("alone", data=files, train=short)
+    assert run.losses() == pytest.approx(losses(alone, 0), rel=1e-5)
+    assert [e["eval_loss"] for e in run.evaluations()] == pytest.approx(
+        [e["eval_loss"] for e in alone.evaluations()], rel=1e-5
+    )
 
 
 def test_an_uneven_last_batch_does_not_hang(new_run):

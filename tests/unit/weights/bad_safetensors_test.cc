@@ -243,6 +243,24 @@ TEST(OddSafetensors, AreAccepted) {
   EXPECT_EQ(parse(zero_size_tensors(1000)).tensors.size(), 1000u);
 }
 
+TEST(OddSafetensors, OfATerabyteOnlyTheHeaderIsRead) {
+  const ScratchDirectory scratch;
+  constexpr uint64_t kBytes = 1ull << 40;
+  const std::string header =
+      safetensors_bytes(fmt::format(R"({{"t":{{"dtype":"U8","shape":[{0}],"data_offsets":[0,{0}]}}}})", kBytes), 0);
+  const auto path = scratch.add("sparse.safetensors", header);
+  std::error_code error;
+  std::filesystem::resize_file(path, header.size() + kBytes, error);  // a hole: nothing of it lies on the disk
+  if (error) GTEST_SKIP() << "this file system holds no file of a terabyte: " << error.message();
+  const SafetensorsFile file(path);
+  std::vector<std::byte> last(1);
+  file.read(file.entry("t"), kBytes - 1, last);
+  EXPECT_EQ(file.bytes_read(), 1u);
+  std::filesystem::resize_file(path, header.size() + kBytes - 1);
+  EXPECT_ERROR(SafetensorsFile(scratch / "sparse.safetensors"), DataError,
+               "the tensors need 1099511627776 bytes, the file has 1099511627775");
+}
+
 TEST(BadSafetensors, ThingsThatAreNoFiles) {
   const ScratchDirectory scratch;
   ASSERT_EQ(::mkfifo((scratch / "fifo").c_str(), 0600), 0);
