@@ -19,7 +19,8 @@ setup: ## install what is missing: packages, Rust, .venv (root or sudo)
 build: setup ## compile into build/release
 	cmake --preset release && cmake --build --preset release
 
-demo: build ## tune a real model on two ranks and show what it learned
+demo: setup ## tune a real model on two ranks and show what it learned
+	cmake --preset release && cmake --build --preset release --target rankwise
 	.venv/bin/python tools/demo.py
 
 test: unit ## everything that proves the build: unit, parity and end-to-end tests
