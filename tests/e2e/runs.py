@@ -5,7 +5,6 @@ import hashlib
 import json
 import random
 import re
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from pathlib import Path
 import yaml
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from program import ENVIRONMENT, ROOT, Job, run
+from program import ROOT, Job, run
 
 sys.path.insert(0, str(ROOT / "tests/parity"))
 from tiny_models import COMMON, make_model  # noqa: E402
@@ -170,18 +169,3 @@ class Run:
 
 def sha256(path):
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def demo_inputs():
-    """Puts the demo's model and data in place if they are not; returns their folders."""
-    make = "import demo; demo.make_model(); demo.make_data(); print(demo.MODEL, demo.DATA)"
-    made = subprocess.run(
-        [sys.executable, "-c", make],
-        cwd=ROOT,
-        env=ENVIRONMENT | {"PYTHONPATH": "tools"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert made.returncode == 0, made.stdout + made.stderr
-    return tuple(ROOT / path for path in made.stdout.splitlines()[-1].split())

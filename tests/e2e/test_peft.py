@@ -11,11 +11,12 @@ from peft import AutoPeftModelForCausalLM
 from safetensors.torch import load_file
 
 from program import BUILD, ENVIRONMENT, ROOT
-from runs import Run, demo_inputs
+from runs import Run
 
 sys.path.insert(0, str(ROOT / "tests/parity"))
 sys.path.insert(0, str(ROOT / "tools"))
 from check_peft import check as check_loads_strictly  # noqa: E402
+from demo_inputs import demo_inputs  # noqa: E402
 from tiny_models import make_samples, write_request  # noqa: E402
 
 LOGITS_TOLERANCE = 1e-5  # relative norm, float32

@@ -14,8 +14,10 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests/e2e"))
+sys.path.insert(0, str(ROOT / "tests/parity"))
+from demo_inputs import demo_inputs  # noqa: E402
 from kills import kill_repeatedly, measure, random_moments, seed_of_this_session  # noqa: E402
-from runs import Run, demo_inputs, merge  # noqa: E402
+from runs import Run, merge  # noqa: E402
 
 KILLS = int(os.environ.get("RANKWISE_KILLS", 20))
 STEPS = int(os.environ.get("RANKWISE_STEPS", 20))

@@ -1,10 +1,12 @@
 """Random models of the supported families in real shape rules, and the same batch through PEFT."""
 
+import itertools
 import json
 
 import torch
 import transformers
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
 
 COMMON = dict(
     vocab_size=320,
@@ -35,14 +37,14 @@ FAMILIES = {
 }
 
 
-def make_model(directory, family, seed):
+def make_model(directory, family, seed, dtype=torch.float32):
     """Saves a random model; biases and norms are random too, so that none of them can be forgotten."""
     torch.manual_seed(seed)
     model = transformers.AutoModelForCausalLM.from_config(FAMILIES[family]())
     for name, parameter in model.named_parameters():
         if parameter.dim() == 1:
             torch.nn.init.normal_(parameter, mean=1.0 if "norm" in name else 0.0, std=0.2)
-    model.save_pretrained(directory)
+    model.to(dtype).save_pretrained(directory)
     return directory
 
 
@@ -92,7 +94,31 @@ def loss_sum(model, sample, embeddings):
     return torch.nn.functional.cross_entropy(picked, targets, reduction="sum"), logits
 
 
-def train_peft(model, samples, steps, learning_rate):
+class GivenMask(torch.nn.Module):
+    """In the place of a layer's dropout."""
+
+    mask = None
+
+    def forward(self, x):
+        return x * self.mask
+
+
+def use_masks(model, masks, samples):
+    """Lets PEFT use `masks`, {"<step>.<module>": [tokens of all samples, inputs]}: a hook for train_peft."""
+    layers = {n.removeprefix("base_model.model."): m for n, m in model.named_modules() if isinstance(m, LoraLayer)}
+    for layer in layers.values():
+        layer.lora_dropout["default"] = GivenMask()
+    ends = list(itertools.accumulate(len(sample["ids"]) for sample in samples))
+
+    def before_sample(step, index):
+        rows = slice(ends[index] - len(samples[index]["ids"]), ends[index])
+        for name, layer in layers.items():
+            layer.lora_dropout["default"].mask = masks[f"{step}.{name}"][rows]
+
+    return before_sample
+
+
+def train_peft(model, samples, steps, learning_rate, before_sample=lambda step, index: None):
     """The mean-token loss of all samples, step after step; one sample at a time, so that nothing can leak between them."""
     trainable = {n: p for n, p in model.named_parameters() if p.requires_grad}
     optimizer = torch.optim.AdamW(trainable.values(), lr=learning_rate, weight_decay=0.0)
@@ -102,7 +128,8 @@ def train_peft(model, samples, steps, learning_rate):
     for step in range(steps):
         optimizer.zero_grad()
         loss, embeddings, logits = 0.0, [], []
-        for sample in samples:
+        for index, sample in enumerate(samples):
+            before_sample(step, index)
             x = table[sample["ids"]].clone().requires_grad_()
             part, sample_logits = loss_sum(model, sample, x)
             (part / total).backward()

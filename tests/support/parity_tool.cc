@@ -1,6 +1,6 @@
 // Runs the model and the optimizer on a batch given as JSON and writes what came out as safetensors, so that Python
 // tests can hold it against PEFT.
-//   parity_tool REQUEST.json OUT.safetensors        request: see parse() below
+//   parity_tool REQUEST.json OUT.safetensors        request: see run() below
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
@@ -56,12 +56,25 @@ struct Output {
   }
 };
 
+// The dropout masks of one step, [tokens, inputs] for each linear layer: what PEFT is to use in place of its own.
+void add_masks(Output& out, const std::vector<LinearGroup*>& groups, const Batch& batch, const StepContext& context) {
+  constexpr int64_t kInputGroupsPerLayer = 4;  // of q, k, v; o; gate, up; down
+  for (size_t g = 0; g < groups.size(); ++g) {
+    const auto index = static_cast<int64_t>(g);
+    const DropoutKey key{context.dropout_seed, context.step, index / kInputGroupsPerLayer,
+                         index % kInputGroupsPerLayer};
+    const auto& parts = groups[g]->parts();
+    const at::Tensor mask = dropout_mask(key, batch, parts[0].in_features, context.dropout, at::kDouble);
+    for (const auto& part : parts) out.add(fmt::format("mask.{}.{}", context.step, part.module), mask);
+  }
+}
+
 void run(World& world, const json& request, const std::string& out_path) {
   const std::filesystem::path model_dir = request.at("model").get<std::string>();
   const auto dtype = dtype_of(request.value("dtype", "float32"));
   const ModelConfig config = read_model_config(model_dir);
   const ModelFiles files(model_dir);
-  auto group = request.value("shard", false) ? world.make_communicator(nullptr) : make_local_communicator();
+  auto group = make_shard_group(world, request.value("shard_group", 1), nullptr);
   auto reducer = world.make_communicator(nullptr);
   FrozenStore store(files, Decoder::frozen_spec(config), std::move(group),
                     {.dtype = dtype, .prefetch = request.value("prefetch", 2)});
@@ -95,6 +108,7 @@ void run(World& world, const json& request, const std::string& out_path) {
   for (int64_t step = 0; step < losses.size(0); ++step) {
     adapter.gradients().zero_();
     const StepContext context{step, request.value("seed", 1u), request.value("dropout", 0.0)};
+    if (request.value("masks", false)) add_masks(out, groups, batches[0], context);
     at::Tensor loss = at::zeros({1}, at::kDouble);
     for (size_t first = 0; first < batches.size(); first += size) {  // every rank takes part in every round of gathers
       const Batch& batch = first + rank < batches.size() ? batches[first + rank] : stand_in;
@@ -116,7 +130,7 @@ void run(World& world, const json& request, const std::string& out_path) {
   out.add("losses", losses);
   for (const auto& entry : adapter.entries()) out.add("final." + entry.key, adapter.master(entry));
   if (world.rank() == 0) write_safetensors(out_path, out.views, {});
-  fmt::print("rank {} gathered {} hash {:016x}\n", world.rank(), store.gathered_bytes(), adapter.hash());
+  fmt::print("rank {} read {} gathered {}\n", world.rank(), files.bytes_read(), store.gathered_bytes());
 }
 
 }  // namespace

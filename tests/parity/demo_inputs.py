@@ -1,0 +1,21 @@
+"""The demo's model and data, for tests of the real thing."""
+
+import subprocess
+import sys
+
+from ranks import ENVIRONMENT, ROOT
+
+
+def demo_inputs():
+    """Puts the demo's model and data in place if they are not; returns their folders."""
+    make = "import demo; demo.make_model(); demo.make_data(); print(demo.MODEL, demo.DATA)"
+    made = subprocess.run(
+        [sys.executable, "-c", make],
+        cwd=ROOT,
+        env=ENVIRONMENT | {"PYTHONPATH": "tools"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert made.returncode == 0, made.stdout + made.stderr
+    return tuple(ROOT / path for path in made.stdout.splitlines()[-1].split())

@@ -1,0 +1,54 @@
+"""bfloat16, where rounding is most of a difference: our error beside PEFT's own, both measured from float64."""
+
+import pytest
+import torch
+import transformers
+from peft import PeftModel
+
+from comparison import TIMES_PEFTS_OWN_ERROR, TOLERANCE, flat, gradients, loss_error, relative, run_ours
+from tiny_models import FAMILIES, load_peft, make_adapter, make_model, make_samples, train_peft
+
+SEED = 20261122
+DRAWS = 4  # batches a family: one error alone is a matter of luck
+STEPS = 3
+LEARNING_RATE = 1e-3
+
+
+def load_peft_bfloat16(model_dir, adapter_dir):
+    """As PEFT does it unasked: the adapter stays in float32."""
+    base = transformers.AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.bfloat16)
+    return PeftModel.from_pretrained(base, adapter_dir, is_trainable=True).eval()
+
+
+def errors(result, truth):
+    """Relative distance of the adapter's whole gradient, and of the gradient of the embeddings."""
+    keys = gradients(truth)
+    return relative(flat(result, keys), flat(truth, keys)), relative(result["dembedding"].double(), truth["dembedding"])
+
+
+def errors_of_family(directory, family):
+    """(ours, PEFT's) for each draw."""
+    model = make_model(directory / "model", family, SEED, dtype=torch.bfloat16)  # both start from the same weights
+    adapter = make_adapter(directory / "adapter", model, SEED + 1)
+    for draw in range(DRAWS):
+        samples = make_samples(6, 320, SEED + 2 + draw)
+        steps = STEPS, LEARNING_RATE
+        truth = train_peft(load_peft(model, adapter, torch.float64), samples, *steps)
+        theirs = train_peft(load_peft_bfloat16(model, adapter), samples, *steps)
+        ours = run_ours(directory, model, adapter, samples, dtype="bfloat16", steps=STEPS, learning_rate=LEARNING_RATE)
+        assert loss_error(ours, truth) < TOLERANCE["bfloat16"]["loss"], family
+        yield errors(ours, truth), errors(theirs, truth)
+
+
+@pytest.mark.parametrize("what, index", [("gradient", 0), ("dX", 1)])
+def test_gradients_are_as_near_to_the_truth_as_pefts(all_errors, what, index):
+    ours, theirs = (sum(pair[side][index] for pair in all_errors) / len(all_errors) for side in (0, 1))
+    print(f"{what}: mean error {ours:.4f}, PEFT's own {theirs:.4f}")
+    assert ours < TIMES_PEFTS_OWN_ERROR * theirs
+    assert theirs > 1e-3, "PEFT did not compute in bfloat16"
+
+
+@pytest.fixture(scope="module")
+def all_errors(tmp_path_factory):
+    print(f"seed {SEED}")
+    return [pair for family in FAMILIES for pair in errors_of_family(tmp_path_factory.mktemp(family), family)]
