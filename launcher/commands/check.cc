@@ -30,7 +30,7 @@ ExitCode check(const std::string& path, const std::vector<std::string>& override
   const Schedule schedule = schedule_of(config.train, num_steps);
   fmt::print("{}\n{}\n{}\n", dump_run_config(config), match_table(matched),
              trainable_report(matched, count_parameters(model)));
-  fmt::print("{} steps, {} of them warm-up\n", num_steps, schedule.warmup_steps);
+  fmt::print("steps: {}, of these warm-up: {}\n", num_steps, schedule.warmup_steps);
   fmt::print("{}\n", describe("train", data.train.report()));
   if (data.eval) fmt::print("{}\n", describe("eval", data.eval->report()));
   return ExitCode::kOk;
