@@ -77,7 +77,9 @@ void run(World& world, const json& request, const std::string& out_path) {
   auto group = make_shard_group(world, request.value("shard_group", 1), nullptr);
   auto reducer = world.make_communicator(nullptr);
   FrozenStore store(files, Decoder::frozen_spec(config), std::move(group),
-                    {.dtype = dtype, .prefetch = request.value("prefetch", 2)});
+                    {.dtype = dtype,
+                     .matrix_dtype = matrix_dtype_of(&files, config, dtype),
+                     .prefetch = request.value("prefetch", 2)});
   const std::string policy = request.value("policy", "save");
   Decoder model(config, store, dtype,
                 policy == "recompute_block" ? ActivationPolicy::kRecomputeBlock
