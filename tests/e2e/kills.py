@@ -2,7 +2,6 @@
 
 import os
 import random
-import subprocess
 import time
 
 
@@ -21,23 +20,22 @@ def measure(run, ranks):
     return start_seconds, (total - start_seconds) / len(run.steps())
 
 
-def kill_repeatedly(run, ranks, kills, moments, tell=print):
-    """Starts the run `kills` times and ends its whole tree with SIGKILL; moments() gives the seconds after each start."""
-    killed = 0
-    while killed < kills:
+def kill_repeatedly(run, ranks, kills, moments, steps, tell=print):
+    """Starts the run `kills` times and ends its whole tree with SIGKILL, so that work is left after the last.
+
+    moments() gives the seconds after each start; a run that is quicker than thought is killed once it has made its share
+    of the `steps` there are.
+    """
+    for kill in range(1, kills + 1):
+        share = steps * kill // (kills + 1)
         with run.start(ranks) as job:
-            moment = moments()
-            try:
-                code = job.popen.wait(moment)
-            except subprocess.TimeoutExpired:
-                job.kill_tree()
-                killed += 1
-                tell(
-                    f"kill {killed} of {kills} after {moment:.2f} s: at step {run.last_step()}, saved {run.checkpoints()}"
-                )
-            else:
-                assert code == 0, f"a run that was only killed before ends with code {code}:\n{job.output()}"
-                raise AssertionError(f"finished after {killed} of {kills} kills: the moments come too late")
+            end = time.monotonic() + moments()
+            while job.running() and time.monotonic() < end and run.last_step() < max(1, share):
+                time.sleep(0.005)
+            assert job.running(), f"ended by itself with code {job.popen.returncode}:\n{job.output()}"
+            job.kill_tree()
+            seconds = time.monotonic() - job.began
+        tell(f"kill {kill} of {kills} after {seconds:.2f} s: at step {run.last_step()}, saved {run.checkpoints()}")
 
 
 def random_moments(generator, start_seconds, step_seconds, steps_a_kill):

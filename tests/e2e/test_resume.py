@@ -86,7 +86,7 @@ def test_killed_three_times(new_run, undisturbed, ranks):
     print(f"RANKWISE_SEED={seed}")
     run = new_run(train=LONG | dict(save_steps=1))
     moments = random_moments(random.Random(seed), start_seconds, step_seconds, steps_a_kill=LONG["max_steps"] / 4)
-    kill_repeatedly(run, ranks, 3, moments)
+    kill_repeatedly(run, ranks, 3, moments, LONG["max_steps"])
     run.train(ranks)
     assert run.state_hashes() == whole.state_hashes()
     assert run.losses() == whole.losses()

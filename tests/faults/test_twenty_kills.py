@@ -56,7 +56,7 @@ def test_equal_in_every_bit_after_all_kills(tmp_path, capfd, ranks):
 
     run = Run(tmp_path / "killed", recipe())
     moments = random_moments(random.Random(seed), start_seconds, step_seconds, STEPS / (KILLS + 1))
-    kill_repeatedly(run, ranks, KILLS, moments, tell)
+    kill_repeatedly(run, ranks, KILLS, moments, STEPS, tell)
     run.train(ranks, timeout=3600)
     assert run.state_hashes() == whole.state_hashes()
     assert run.losses() == whole.losses()
