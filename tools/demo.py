@@ -110,8 +110,8 @@ def expectation():
     with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:
         flags = next((line.split() for line in file if line.startswith("flags")), [])
     if "avx512_bf16" in flags:
-        return "it multiplies bfloat16: 1 to 2 minutes of training on two free cores"
-    return "no bfloat16 instructions, so float32: 3 to 4 minutes of training on two free cores (1 to 2 with AMX)"
+        return "it multiplies bfloat16: about a minute of training on two free cores"
+    return "no bfloat16 instructions, so float32: about 2 minutes of training on two free cores"
 
 
 # ---- the run ----
