@@ -6,8 +6,9 @@ namespace {
 std::vector<Field<TrainSection>> train_length_fields() {
   using S = TrainSection;
   return {
-      field("num_train_epochs", &S::num_train_epochs, optional_kind("null", integer(1)),
-            "Passes over the training data. Give this or `train.max_steps`."),
+      field(
+          "num_train_epochs", &S::num_train_epochs, optional_kind("null", integer(1)),
+          "Passes over the training data. Give this or `train.max_steps`. A run may be continued with more of either."),
       field("max_steps", &S::max_steps, optional_kind("null", integer(1)),
             "Optimizer steps. Give this or `train.num_train_epochs`."),
       field("global_batch_size", &S::global_batch_size, integer(1),
