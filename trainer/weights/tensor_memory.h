@@ -1,5 +1,6 @@
 // Live and peak bytes of CPU tensors by what they are for: an allocator that counts, installed in LibTorch's place.
-// Allocation is LibTorch's own (posix_memalign, 64 bytes); the counting is ours, and that memory stays with the process.
+// Allocation is LibTorch's own (posix_memalign, 64 bytes); the counting is ours, and that memory stays with the
+// process.
 #pragma once
 
 #include <array>
