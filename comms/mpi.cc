@@ -68,9 +68,30 @@ class ByteBlocks {
   MPI_Datatype type_ = MPI_BYTE;
 };
 
+using Tensors = std::vector<at::Tensor>;
+
+// Owns the tensors of an operation for as long as MPI may touch them, whatever becomes of the caller's.
+class Operation {
+ public:
+  Operation(MPI_Request request, Tensors tensors, std::shared_ptr<Tensors> abandoned)
+      : request_(request), tensors_(std::move(tensors)), abandoned_(std::move(abandoned)) {}
+  ~Operation() {
+    if (request_ != MPI_REQUEST_NULL) abandoned_->insert(abandoned_->end(), tensors_.begin(), tensors_.end());
+  }
+  Operation(const Operation&) = delete;
+  Operation& operator=(const Operation&) = delete;
+  int wait() { return MPI_Wait(&request_, MPI_STATUS_IGNORE); }
+
+ private:
+  MPI_Request request_;
+  Tensors tensors_;
+  std::shared_ptr<Tensors> abandoned_;
+};
+
 class MpiCommunicator final : public Communicator {
  public:
-  MpiCommunicator(MPI_Comm comm, CommObserver* observer) : comm_(comm), observer_(observer) {
+  MpiCommunicator(MPI_Comm comm, CommObserver* observer, std::shared_ptr<Tensors> abandoned)
+      : comm_(comm), observer_(observer), abandoned_(std::move(abandoned)) {
     MPI_Comm_set_errhandler(comm_, MPI_ERRORS_RETURN);
     MPI_Comm_rank(comm_, &rank_);
     MPI_Comm_size(comm_, &size_);
@@ -85,7 +106,7 @@ class MpiCommunicator final : public Communicator {
   std::unique_ptr<Communicator> split(int color, int key) override {
     MPI_Comm part;
     check_call(MPI_Comm_split(comm_, color, key, &part), "split", 0);
-    return std::make_unique<MpiCommunicator>(part, observer_);
+    return std::make_unique<MpiCommunicator>(part, observer_, abandoned_);
   }
 
   Work all_reduce(at::Tensor& tensor, Reduce op) override {
@@ -98,7 +119,7 @@ class MpiCommunicator final : public Communicator {
     check_call(MPI_Iallreduce(MPI_IN_PLACE, tensor.data_ptr(), static_cast<int>(tensor.numel()),
                               mpi_type(tensor.scalar_type()), mpi_op(op), comm_, &request),
                "all_reduce", tensor.nbytes());
-    return work(request, "all_reduce", tensor.nbytes());
+    return work(request, {tensor}, "all_reduce", tensor.nbytes());
   }
 
   Work all_gather(const at::Tensor& shard, at::Tensor& whole) override {
@@ -112,7 +133,7 @@ class MpiCommunicator final : public Communicator {
     check_call(MPI_Iallgather(shard.data_ptr(), blocks.count(), blocks.type(), whole.data_ptr(), blocks.count(),
                               blocks.type(), comm_, &request),
                "all_gather", whole.nbytes());
-    return work(request, "all_gather", whole.nbytes());
+    return work(request, {shard, whole}, "all_gather", whole.nbytes());
   }
 
   Work broadcast(at::Tensor& tensor, int root) override {
@@ -124,7 +145,7 @@ class MpiCommunicator final : public Communicator {
     MPI_Request request;
     check_call(MPI_Ibcast(tensor.data_ptr(), blocks.count(), blocks.type(), root, comm_, &request), "broadcast",
                tensor.nbytes());
-    return work(request, "broadcast", tensor.nbytes());
+    return work(request, {tensor}, "broadcast", tensor.nbytes());
   }
 
   void check() override {}
@@ -137,26 +158,28 @@ class MpiCommunicator final : public Communicator {
       return;
     mpi_check(code, fmt::format("rank {} of {}: {} of {} bytes over MPI", rank_, size_, operation, bytes));
   }
-  Work work(MPI_Request request, std::string_view operation, size_t bytes) {
-    return Work([this, request, operation, bytes]() mutable {
-      if (observer_ != nullptr) observer_->wait_begins(operation);
-      const int code = MPI_Wait(&request, MPI_STATUS_IGNORE);
+  Work work(MPI_Request request, Tensors tensors, std::string_view name, size_t bytes) {
+    const auto operation = std::make_shared<Operation>(request, std::move(tensors), abandoned_);
+    return Work([this, operation, name, bytes] {
+      if (observer_ != nullptr) observer_->wait_begins(name);
+      const int code = operation->wait();
       if (observer_ != nullptr) observer_->wait_ends();
-      check_call(code, operation, bytes);
+      check_call(code, name, bytes);
     });
   }
 
   MPI_Comm comm_;
   CommObserver* observer_;
+  std::shared_ptr<Tensors> abandoned_;
   int rank_ = 0, size_ = 1;
 };
 
 }  // namespace
 
-std::unique_ptr<Communicator> make_mpi_communicator(CommObserver* observer) {
+std::unique_ptr<Communicator> make_mpi_communicator(CommObserver* observer, std::shared_ptr<Tensors> abandoned) {
   MPI_Comm comm;
   mpi_check(MPI_Comm_dup(MPI_COMM_WORLD, &comm), "MPI_Comm_dup");
-  return std::make_unique<MpiCommunicator>(comm, observer);
+  return std::make_unique<MpiCommunicator>(comm, observer, std::move(abandoned));
 }
 
 }  // namespace rankwise

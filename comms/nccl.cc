@@ -15,6 +15,7 @@
 #include <deque>
 #include <mutex>
 #include <thread>
+#include <vector>
 
 #include "base/check.h"
 #include "comms/tensor_checks.h"
@@ -68,6 +69,7 @@ class NcclCommunicator final : public Communicator {
   struct Pending {
     std::string_view operation;
     size_t bytes;
+    std::vector<at::Tensor> tensors;  // the caching allocator does not know of our stream
     std::shared_ptr<c10::cuda::CUDAEvent> done;
     Clock::time_point started;
   };
@@ -93,7 +95,7 @@ class NcclCommunicator final : public Communicator {
   void require_here(const at::Tensor& tensor, std::string_view operation) const;
   void reap();
   template <typename Launch>
-  Work start(std::string_view operation, size_t bytes, const Launch& launch);
+  Work start(std::string_view operation, size_t bytes, std::vector<at::Tensor> tensors, const Launch& launch);
 
   const c10::DeviceIndex device_;
   const NcclOptions options_;
@@ -148,10 +150,10 @@ std::unique_ptr<Communicator> NcclCommunicator::split(int color, int key) {
   return part;
 }
 
-// Behind what the current stream has been given so far, and beside what it will be given until Work::wait(). The
-// tensors outlive that, so the caching allocator need not be told of our stream.
+// Behind what the current stream has been given so far, and beside what it will be given until Work::wait().
 template <typename Launch>
-Work NcclCommunicator::start(std::string_view operation, size_t bytes, const Launch& launch) {
+Work NcclCommunicator::start(std::string_view operation, size_t bytes, std::vector<at::Tensor> tensors,
+                             const Launch& launch) {
   reap();
   const c10::cuda::CUDAGuard guard(device_);
   c10::cuda::CUDAEvent inputs_ready;
@@ -160,7 +162,7 @@ Work NcclCommunicator::start(std::string_view operation, size_t bytes, const Lau
   settle(call(launch), operation, bytes);
   auto done = std::make_shared<c10::cuda::CUDAEvent>();
   done->record(stream_);
-  pending_.push_back({operation, bytes, done, Clock::now()});
+  pending_.push_back({operation, bytes, std::move(tensors), done, Clock::now()});
   return Work([done, device = device_] { done->block(c10::cuda::getCurrentCUDAStream(device)); });
 }
 
@@ -172,7 +174,7 @@ Work NcclCommunicator::all_reduce(at::Tensor& tensor, Reduce op) {
   stats_.all_reduce_bytes += tensor.nbytes();
   void* data = tensor.data_ptr();
   const auto count = static_cast<size_t>(tensor.numel());
-  return start("all_reduce", tensor.nbytes(),
+  return start("all_reduce", tensor.nbytes(), {tensor},
                [&] { return ncclAllReduce(data, data, count, type, nccl_op(op), comm_, stream_.stream()); });
 }
 
@@ -182,7 +184,7 @@ Work NcclCommunicator::all_gather(const at::Tensor& shard, at::Tensor& whole) {
   require_here(whole, "all_gather");
   ++stats_.all_gather_calls;
   stats_.all_gather_bytes += whole.nbytes() - shard.nbytes();
-  return start("all_gather", whole.nbytes(), [&] {
+  return start("all_gather", whole.nbytes(), {shard, whole}, [&] {
     return ncclAllGather(shard.data_ptr(), whole.data_ptr(), shard.nbytes(), ncclUint8, comm_, stream_.stream());
   });
 }
@@ -192,7 +194,7 @@ Work NcclCommunicator::broadcast(at::Tensor& tensor, int root) {
   require_here(tensor, "broadcast");
   ++stats_.broadcast_calls;
   stats_.broadcast_bytes += tensor.nbytes();
-  return start("broadcast", tensor.nbytes(), [&] {
+  return start("broadcast", tensor.nbytes(), {tensor}, [&] {
     return ncclBroadcast(tensor.data_ptr(), tensor.data_ptr(), tensor.nbytes(), ncclUint8, root, comm_,
                          stream_.stream());
   });

@@ -1,5 +1,6 @@
 #include "comms/world.h"
 
+#include <ATen/core/Tensor.h>
 #include <mpi.h>
 #include <unistd.h>
 
@@ -51,12 +52,13 @@ int failed_ranks(const std::vector<int>& codes) {
 
 }  // namespace
 
-// Memory windows of the host's ranks; MPI wants them freed before it ends.
-struct World::Windows {
-  std::vector<MPI_Win> windows;
+// What lives as long as MPI does.
+struct World::Kept {
+  std::vector<MPI_Win> windows;  // memory of the host's ranks; MPI wants them freed before it ends
+  std::shared_ptr<std::vector<at::Tensor>> abandoned = std::make_shared<std::vector<at::Tensor>>();
 };
 
-World::World() : host_(host_name()), windows_(std::make_unique<Windows>()) {
+World::World() : host_(host_name()), kept_(std::make_unique<Kept>()) {
   const int launched = launched_size();
   if (launched == 0) return;
   mpi_ = true;
@@ -89,7 +91,7 @@ void World::require_size(int expected) const {
 }
 
 std::unique_ptr<Communicator> World::make_communicator(CommObserver* observer) {
-  return mpi_ ? make_mpi_communicator(observer) : make_local_communicator();
+  return mpi_ ? make_mpi_communicator(observer, kept_->abandoned) : make_local_communicator();
 }
 
 std::vector<std::string> World::gather_strings(std::string_view mine) {
@@ -157,7 +159,7 @@ std::vector<void*> World::share_on_host(size_t bytes) {
   mpi_check(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &on_host),
             "MPI_Comm_split_type");
   void* mine = nullptr;
-  MPI_Win& window = windows_->windows.emplace_back();
+  MPI_Win& window = kept_->windows.emplace_back();
   mpi_check(MPI_Win_allocate_shared(static_cast<MPI_Aint>(bytes), 1, MPI_INFO_NULL, on_host, &mine, &window),
             "MPI_Win_allocate_shared");
   std::memset(mine, 0, bytes);
@@ -175,8 +177,8 @@ std::vector<void*> World::share_on_host(size_t bytes) {
 
 void World::finalize() {
   if (mpi_ && !finalized_) {
-    for (MPI_Win& window : windows_->windows) mpi_check(MPI_Win_free(&window), "MPI_Win_free");
-    windows_->windows.clear();
+    for (MPI_Win& window : kept_->windows) mpi_check(MPI_Win_free(&window), "MPI_Win_free");
+    kept_->windows.clear();
     mpi_check(MPI_Finalize(), "MPI_Finalize");
   }
   finalized_ = true;

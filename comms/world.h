@@ -69,8 +69,8 @@ class World {
   int rank_ = 0, size_ = 1, local_rank_ = 0, local_size_ = 1, num_hosts_ = 1;
   std::string host_;
   CommObserver* observer_ = nullptr;
-  struct Windows;
-  std::unique_ptr<Windows> windows_;
+  struct Kept;
+  std::unique_ptr<Kept> kept_;
 };
 
 }  // namespace rankwise

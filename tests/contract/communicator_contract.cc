@@ -150,6 +150,26 @@ TEST_P(CommunicatorContract, ManyOperationsMayBeUnderWay) {
   });
 }
 
+// What is sent by later operations carries the abandoned ones along, into memory that nobody else may have by then.
+TEST_P(CommunicatorContract, AnAbandonedOperationHarmsNothing) {
+  GetParam().run([&](Communicator& c) {
+    const auto device = GetParam().device(c);
+    constexpr int64_t kCount = 100'003;
+    {
+      const at::Tensor shard = pattern(c.rank(), kCount, at::kFloat).to(device);
+      at::Tensor whole = at::empty({c.size(), kCount}, shard.options());
+      c.all_gather(shard, whole);
+    }
+    const at::Tensor bystander = at::zeros({c.size(), kCount}, at::TensorOptions().device(device));
+    for (int k = 0; k < 10; ++k) {
+      at::Tensor one = at::ones({1}, at::kLong).to(device);
+      c.all_reduce(one, Reduce::kSum).wait();
+      EXPECT_EQ(one.cpu().item<int64_t>(), c.size());
+    }
+    EXPECT_EQ(bystander.cpu().count_nonzero().item<int64_t>(), 0);
+  });
+}
+
 TEST_P(CommunicatorContract, WorkMayBeWaitedForTwice) {
   GetParam().run([&](Communicator& c) {
     at::Tensor tensor = at::ones({5}, at::kFloat).to(GetParam().device(c));
