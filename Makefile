@@ -1,6 +1,6 @@
 # The commands of this project. Each line calls a script, a CMake preset or a test runner, which can be called alone.
 .DEFAULT_GOAL := help
-.PHONY: help setup build test unit parity e2e faults demo bench lint format coverage clean
+.PHONY: help setup build test unit parity e2e faults asan tsan demo bench lint format coverage clean
 
 BUILD := build/release
 PYTEST := .venv/bin/python -m pytest -q
@@ -37,6 +37,12 @@ e2e: build ## whole runs of the program
 
 faults: build ## kill a run again and again; the result stays equal in every bit
 	$(PYTEST) tests/faults
+
+asan: setup ## the C++ tests under AddressSanitizer and UndefinedBehaviorSanitizer
+tsan: setup ## the C++ tests under ThreadSanitizer
+asan tsan:
+	cmake --preset $@ && cmake --build --preset $@
+	ctest --test-dir build/$@ --output-on-failure --parallel $(shell nproc)
 
 bench: build ## speed and memory beside PEFT
 	.venv/bin/python tests/bench/run.py

@@ -1,7 +1,8 @@
 # The two kinds of target of this project, so that every folder's list stays a few lines long.
 #   rankwise_library(<folder> SOURCES a.cc ... [PUBLIC libs...] [PRIVATE libs...] [TORCH])   -> rankwise_<folder>
-#   rankwise_test(<name> SOURCES a_test.cc ... LIBS libs... [TORCH] [RANKS n...] [TIMEOUT seconds])
+#   rankwise_test(<name> SOURCES a_test.cc ... LIBS libs... [TORCH] [RANKS n...] [MPI] [TIMEOUT seconds])
 # RANKS: run under mpirun, once with each number of ranks, as <name>_np<n>; the sources bring tests/support/mpi_main.cc.
+# MPI: the test starts programs that call MPI.
 # TORCH: the sources use LibTorch; they get the precompiled header that keeps a file at seconds instead of half a minute.
 cmake_path(GET CMAKE_CURRENT_LIST_DIR PARENT_PATH RANKWISE_ROOT)
 find_program(CCACHE_PROGRAM ccache)
@@ -14,11 +15,7 @@ target_compile_options(rankwise_flags INTERFACE
   $<$<COMPILE_LANGUAGE:C,CXX>:-Wall;-Wextra;-Wconversion;-Wshadow;-Werror;-Wno-sign-conversion;-fno-omit-frame-pointer;-fstack-protector-strong>
   $<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wall,-Wextra;-Werror=all-warnings>
   $<$<AND:$<CONFIG:Release>,$<COMPILE_LANGUAGE:C,CXX>>:-D_FORTIFY_SOURCE=2>)
-if(RANKWISE_SANITIZE)
-  list(JOIN RANKWISE_SANITIZE "," _sanitizers)
-  target_compile_options(rankwise_flags INTERFACE -fsanitize=${_sanitizers} -fno-sanitize-recover=undefined)
-  target_link_options(rankwise_flags INTERFACE -fsanitize=${_sanitizers})
-endif()
+include(Sanitizers)
 if(RANKWISE_FAULTS)
   target_compile_definitions(rankwise_flags INTERFACE RANKWISE_FAULTS=1)
 endif()
@@ -47,7 +44,7 @@ function(rankwise_library name)
 endfunction()
 
 function(rankwise_test name)
-  cmake_parse_arguments(arg "TORCH" "TIMEOUT" "SOURCES;LIBS;RANKS" ${ARGN})
+  cmake_parse_arguments(arg "TORCH;MPI" "TIMEOUT" "SOURCES;LIBS;RANKS" ${ARGN})
   add_executable(${name} ${arg_SOURCES})
   target_link_libraries(${name} PRIVATE rankwise_flags ${arg_LIBS} GTest::gmock GTest::gtest_main)
   if(arg_TORCH)
@@ -67,6 +64,11 @@ function(rankwise_test name)
   else()
     add_test(NAME ${name} COMMAND ${name})
   endif()
-  set_tests_properties(${tests} PROPERTIES TIMEOUT ${arg_TIMEOUT}
-    ENVIRONMENT "OMP_NUM_THREADS=1;OMPI_ALLOW_RUN_AS_ROOT=1;OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1;PYTHON=${RANKWISE_ROOT}/.venv/bin/python")
+  math(EXPR timeout "${arg_TIMEOUT} * ${RANKWISE_SANITIZER_SLOWDOWN}")
+  set(environment OMP_NUM_THREADS=1 OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+      PYTHON=${RANKWISE_ROOT}/.venv/bin/python ${RANKWISE_SANITIZER_ENVIRONMENT})
+  set_tests_properties(${tests} PROPERTIES TIMEOUT ${timeout} ENVIRONMENT "${environment}")
+  if(arg_RANKS OR arg_MPI)
+    set_tests_properties(${tests} PROPERTIES ENVIRONMENT_MODIFICATION "${RANKWISE_SANITIZER_MPI_ENVIRONMENT}")
+  endif()
 endfunction()

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <chrono>
 #include <condition_variable>
-#include <cstring>
 #include <exception>
 #include <map>
 #include <mutex>
@@ -98,13 +97,15 @@ void reduce(std::vector<Part>& parts, Reduce op) {
   for (auto& part : parts) part.out.copy_(total);
 }
 
+// Returns the end of what was written. Not memcpy, which must not be given the null pointer of an empty tensor.
+char* copy_bytes(const at::Tensor& from, void* to) {
+  return std::copy_n(static_cast<const char*>(from.const_data_ptr()), from.nbytes(), static_cast<char*>(to));
+}
+
 void gather(std::vector<Part>& parts) {
   for (auto& receiver : parts) {
-    auto* to = static_cast<char*>(receiver.out.data_ptr());
-    for (const auto& sender : parts) {
-      std::memcpy(to, sender.in.const_data_ptr(), sender.in.nbytes());
-      to += sender.in.nbytes();
-    }
+    void* to = receiver.out.data_ptr();
+    for (const auto& sender : parts) to = copy_bytes(sender.in, to);
   }
 }
 
@@ -160,7 +161,7 @@ class ThreadCommunicator final : public Communicator {
     return start({fmt::format("broadcast of {} bytes from {}", tensor.nbytes(), root), {}, tensor, 0, 0, {}, 0},
                  [root](std::vector<Part>& parts) {
                    const at::Tensor source = parts[static_cast<size_t>(root)].out.clone();
-                   for (auto& part : parts) std::memcpy(part.out.data_ptr(), source.const_data_ptr(), source.nbytes());
+                   for (auto& part : parts) copy_bytes(source, part.out.data_ptr());
                  });
   }
 
