@@ -5,7 +5,7 @@
 
 namespace rankwise {
 
-// L2 norm of a flat buffer, accumulated in float64; not finite if any element is not.
+// L2 norm of a flat, contiguous buffer on the CPU, accumulated in float64; not finite if any element is not.
 double gradient_norm(const at::Tensor& gradients);
 // The factor that brings `norm` to max_norm: 1 where it is below, or where max_norm is 0 (no clipping).
 double clip_factor(double norm, double max_norm);
