@@ -4,43 +4,17 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
-#include <cstring>
 
 #include "base/check.h"
-#include "base/hash.h"
+#include "trainer/weights/tensor_loader.h"
 #include "trainer/weights/tensor_memory.h"
 
 namespace rankwise {
 namespace {
 
-constexpr int64_t kLeafBytes = 4096;
-constexpr int64_t kChunkBytes = 1 << 20;  // read, hashed and converted at a time; a multiple of the leaf
-static_assert(kChunkBytes % kLeafBytes == 0);
-
-c10::ScalarType scalar_type(const TensorEntry& entry) {
-  switch (entry.dtype) {
-    case Dtype::kF64:
-      return c10::kDouble;
-    case Dtype::kF32:
-      return c10::kFloat;
-    case Dtype::kF16:
-      return c10::kHalf;
-    case Dtype::kBF16:
-      return c10::kBFloat16;
-    default:
-      throw DataError(
-          fmt::format("tensor {}: stored as {}; F32, F16 and BF16 are supported", entry.name, dtype_name(entry.dtype)));
-  }
-}
-
 void check_shape(const TensorEntry& entry, const std::vector<int64_t>& expected) {
   RW_CHECK(entry.shape == expected, DataError, "tensor {}: shape [{}] in the file, config.json asks for [{}]",
            entry.name, fmt::join(entry.shape, ", "), fmt::join(expected, ", "));
-}
-
-uint64_t leaf_hash(std::string_view name, int64_t leaf, std::span<const std::byte> bytes) {
-  return hash64(bytes, hash64(name, static_cast<uint64_t>(leaf)));
 }
 
 }  // namespace
@@ -67,14 +41,8 @@ FrozenStore::FrozenStore(const ModelFiles& files, FrozenSpec spec, std::unique_p
   const int64_t element_bytes = static_cast<int64_t>(c10::elementSize(matrix_dtype));
   std::vector<PlacedUnit> placed;
   for (const auto& unit : spec_.units) placed.push_back(place_unit(unit, group_->size()));
-  for (auto& unit : placed) {
-    units_.push_back({unit, {}, {}, {}});
-    load_unit(files, units_.back());
-  }
-  load_replicated(files);
-  at::Tensor sum = at::full({1}, static_cast<int64_t>(fingerprint_), at::kLong);
-  group_->all_reduce(sum, Reduce::kSum).wait();
-  fingerprint_ = static_cast<uint64_t>(sum.item<int64_t>());
+  for (const auto& unit : placed) units_.push_back({unit, {}, {}, {}});
+  load(files);
 
   const bool sharded = group_->size() > 1;
   const auto resident = choose_resident_units(placed, element_bytes, sharded ? options_.resident_bytes : 0);
@@ -102,8 +70,18 @@ FrozenStore::FrozenStore(const ModelFiles& files, FrozenSpec spec, std::unique_p
   }
 }
 
-void FrozenStore::load_unit(const ModelFiles& files, Unit& unit) {
+void FrozenStore::load(const ModelFiles& files) {
   const TensorScope scope(TensorKind::kBaseShard);
+  TensorLoader loader(files);
+  for (auto& unit : units_) load_unit(files, loader, unit);
+  load_replicated(files, loader);
+  nonfinite_ = loader.nonfinite_tensors();
+  at::Tensor sum = at::full({1}, static_cast<int64_t>(loader.fingerprint()), at::kLong);
+  group_->all_reduce(sum, Reduce::kSum).wait();
+  fingerprint_ = static_cast<uint64_t>(sum.item<int64_t>());
+}
+
+void FrozenStore::load_unit(const ModelFiles& files, TensorLoader& loader, Unit& unit) {
   unit.shard = at::zeros({unit.placed.shard_elements},
                          at::TensorOptions().dtype(options_.matrix_dtype.value_or(options_.dtype)));
   const int64_t shard_begin = unit.placed.shard_elements * group_->rank();
@@ -112,42 +90,17 @@ void FrozenStore::load_unit(const ModelFiles& files, Unit& unit) {
     check_shape(files.entry(matrix.name), matrix.shape);
     const int64_t begin = std::max(shard_begin, matrix.begin), end = std::min(shard_end, matrix.end);
     if (begin >= end) continue;
-    load_range(files, matrix.name, begin - matrix.begin, unit.shard.narrow(0, begin - shard_begin, end - begin), true);
+    loader.load(matrix.name, begin - matrix.begin, unit.shard.narrow(0, begin - shard_begin, end - begin), true);
   }
 }
 
-void FrozenStore::load_replicated(const ModelFiles& files) {
-  const TensorScope scope(TensorKind::kBaseShard);
+void FrozenStore::load_replicated(const ModelFiles& files, TensorLoader& loader) {
   for (const auto& vector : spec_.replicated) {
     check_shape(files.entry(vector.name), vector.shape);
     at::Tensor whole = at::empty(vector.shape, at::TensorOptions().dtype(options_.dtype));
-    load_range(files, vector.name, 0, whole.view({-1}), group_->rank() == 0);
+    loader.load(vector.name, 0, whole.view({-1}), group_->rank() == 0);
     replicated_.emplace(vector.name, std::move(whole));
   }
-}
-
-void FrozenStore::load_range(const ModelFiles& files, const std::string& name, int64_t begin, at::Tensor out,
-                             bool counted) {
-  const TensorEntry& entry = files.entry(name);
-  const auto stored_type = scalar_type(entry);
-  const int64_t width = dtype_bytes(entry.dtype);
-  const int64_t first_byte = begin * width, num_bytes = out.numel() * width;
-  std::vector<std::byte> chunk(static_cast<size_t>(std::min(num_bytes, kChunkBytes)));
-  bool finite = true;
-  for (int64_t done = 0; done < num_bytes; done += kChunkBytes) {
-    const int64_t bytes = std::min(kChunkBytes, num_bytes - done);
-    const std::span<std::byte> part(chunk.data(), static_cast<size_t>(bytes));
-    files.read(name, static_cast<uint64_t>(first_byte + done), part);
-    for (int64_t leaf = 0; counted && leaf < bytes; leaf += kLeafBytes) {
-      const auto leaf_bytes =
-          part.subspan(static_cast<size_t>(leaf), static_cast<size_t>(std::min(kLeafBytes, bytes - leaf)));
-      fingerprint_ += leaf_hash(name, (first_byte + done + leaf) / kLeafBytes, leaf_bytes);
-    }
-    at::Tensor target = out.narrow(0, done / width, bytes / width);
-    target.copy_(at::from_blob(chunk.data(), {bytes / width}, at::TensorOptions().dtype(stored_type)));
-    finite = finite && std::isfinite(target.sum(c10::kDouble).item<double>());
-  }
-  if (!finite) ++nonfinite_;
 }
 
 WeightHandle FrozenStore::find(std::string_view name) const {

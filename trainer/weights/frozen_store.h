@@ -27,6 +27,8 @@ class Tensor;
 
 namespace rankwise {
 
+class TensorLoader;
+
 // Where a matrix lies; cheap to copy, valid as long as the store. What a layer keeps instead of the weight.
 struct WeightHandle {
   int unit = -1;
@@ -68,10 +70,9 @@ class FrozenStore {
  private:
   struct Unit;
   struct Pool;
-  void load_unit(const ModelFiles& files, Unit& unit);
-  void load_replicated(const ModelFiles& files);
-  // Elements [begin, end) of one tensor of the files into `out`, hashed leaf by leaf if `counted`.
-  void load_range(const ModelFiles& files, const std::string& name, int64_t begin, at::Tensor out, bool counted);
+  void load(const ModelFiles& files);
+  void load_unit(const ModelFiles& files, TensorLoader& loader, Unit& unit);
+  void load_replicated(const ModelFiles& files, TensorLoader& loader);
   const at::Tensor& whole(int unit);
   void gather(const GatherAction& action);
 
