@@ -62,8 +62,8 @@ class Communicator {
   // Collective. The ranks of one color form the new group, ordered by key. Same color everywhere: a duplicate.
   virtual std::unique_ptr<Communicator> split(int color, int key) = 0;
 
-  // Each starts an operation on contiguous tensors, which are kept alive until it is over and must not be written before
-  // Work::wait() returns. Throws CommError naming rank, operation and bytes.
+  // Each starts an operation on contiguous tensors, which are kept alive until it is over and must not be written
+  // before Work::wait() returns. Throws CommError naming rank, operation and bytes.
   virtual Work all_reduce(at::Tensor& tensor, Reduce op) = 0;               // float32, float64, int32, int64
   virtual Work all_gather(const at::Tensor& shard, at::Tensor& whole) = 0;  // any dtype, as bytes; equal shards
   virtual Work broadcast(at::Tensor& tensor, int root) = 0;                 // any dtype, as bytes

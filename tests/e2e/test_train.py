@@ -1,13 +1,12 @@
 """A training run: what it leaves behind, that it learns, that its layout does not change its numbers, what it sends."""
 
-import json
 import re
 import xml.etree.ElementTree as ElementTree
 
 import pytest
 import yaml
-from safetensors import safe_open
 
+from frozen_base import FrozenBase
 from program import run as run_program
 from runs import write_data
 
@@ -109,26 +108,6 @@ def test_layout_does_not_change_the_losses(new_run):
         assert losses(run, ranks) == pytest.approx(expected, rel=1e-5), name
 
 
-LEAF = 2048  # elements; matrices begin, and shards are cut, at multiples of it
-
-
-def rounded_up(elements, multiple):
-    return -(-elements // multiple) * multiple
-
-
-def bytes_gathered_a_step(model, ranks, prefetch):
-    """docs/design.md: the embedding and the head once (each is still there at its turn), each block twice, less those
-    that lie in the ring of prefetch + 1 buffers at both turns; (n - 1)/n of it comes from other ranks."""
-    shape = json.loads((model / "config.json").read_text())
-    with safe_open(model / "model.safetensors", "pt") as weights:
-        elements = {name: weights.get_slice(name).get_shape() for name in weights.keys()}
-    matrices = {name: a[0] * a[1] for name, a in elements.items() if len(a) == 2}
-    block = sum(rounded_up(size, LEAF) for name, size in matrices.items() if ".layers.0." in name)
-    ends = sum(rounded_up(matrices[name], ranks * LEAF) for name in ("model.embed_tokens.weight", "lm_head.weight"))
-    blocks = 2 * (shape["num_hidden_layers"] - (prefetch + 1)) * rounded_up(block, ranks * LEAF)
-    return (ends + blocks) * 4 * (ranks - 1) // ranks
-
-
 @pytest.mark.parametrize("ranks, prefetch", [(2, 0), (2, 1), (4, 0)])
 def test_a_step_sends_the_adapter_once_and_gathers_the_plan(tiny, new_run, ranks, prefetch):
     run = new_run(
@@ -149,7 +128,7 @@ def test_a_step_sends_the_adapter_once_and_gathers_the_plan(tiny, new_run, ranks
     adapter_bytes = 4 * 34_944  # r = 8 on every linear layer, in float32; a fact of the tiny model's shape
     scalars = 6 * 8
     assert sent("all_reduce") == adapter_bytes + scalars
-    assert sent("all_gather") == bytes_gathered_a_step(tiny.model, ranks, prefetch)
+    assert sent("all_gather") == 4 * FrozenBase.read(tiny.model).received_a_micro_batch(ranks, prefetch)
 
 
 PHASES_OF_A_STEP = ["data", "forward", "backward", "gather", "allreduce", "optimizer"]
