@@ -6,7 +6,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 PACKAGES=(
   build-essential ca-certificates ccache git python3-venv
   libopenmpi-dev openmpi-bin openssh-client
-  libcli11-dev libfmt-dev libspdlog-dev libssl-dev libxxhash-dev libyaml-cpp-dev nlohmann-json3-dev prometheus-cpp-dev
+  libcli11-dev libfmt-dev libpcre2-dev libspdlog-dev libssl-dev libxxhash-dev libyaml-cpp-dev nlohmann-json3-dev
+  prometheus-cpp-dev
   libgmock-dev libgtest-dev
 )
 RUST_MINIMUM=1.85
@@ -21,7 +22,7 @@ usage: tools/setup.sh [--check]
 Installs what is missing, and nothing twice, on Debian 12 or Ubuntu 24.04:
   1. system packages, through apt-get, as root or with sudo
   2. Rust $RUST_MINIMUM or newer, unless cargo is there (rustup's is found as well)
-  3. .venv: the pinned wheels of tools/requirements*.txt (LibTorch, the CUDA compiler, test tools; 6 GB on disk)
+  3. .venv: the pinned wheels of tools/requirements*.txt (LibTorch, the CUDA compiler, test tools; 5.4 GB on disk)
 Everything but the packages stays inside this folder. The first run takes a few minutes, a later one no time.
 
   --check   say what is missing and change nothing; exit status 1 if something is
