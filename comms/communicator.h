@@ -25,6 +25,7 @@ class Work {
  public:
   Work() = default;  // already done
   explicit Work(std::function<void()> wait) : wait_(std::move(wait)) {}
+  bool pending() const { return wait_ != nullptr; }  // wait() was not called yet
   void wait() {
     if (auto wait = std::exchange(wait_, nullptr)) wait();
   }

@@ -113,7 +113,9 @@ struct TrainSection {
 struct ParallelSection {
   enum class Base { kAuto, kReplicate, kShard, kHybrid };
   enum class Activations { kAuto, kSave, kRecomputeMlp, kRecomputeBlock };
+  enum class Device { kAuto, kCpu, kCuda };
 
+  Device device = Device::kAuto;
   Base base = Base::kAuto;
   std::optional<int64_t> shard_group;  // ranks; empty: host
   int64_t prefetch = 2;

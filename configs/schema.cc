@@ -41,6 +41,9 @@ Kind<ModelSection> model_kind() {
 Kind<ParallelSection> parallel_kind() {
   using S = ParallelSection;
   return record<S>({
+      field("device", &S::device,
+            choice<S::Device>({{"auto", S::Device::kAuto}, {"cpu", S::Device::kCpu}, {"cuda", S::Device::kCuda}}),
+            "What the ranks compute on, one GPU a rank for `cuda`. `auto`: GPUs where every rank of a host has one."),
       field("base", &S::base,
             choice<S::Base>({{"auto", S::Base::kAuto},
                              {"replicate", S::Base::kReplicate},

@@ -130,13 +130,15 @@ ResumePolicy resume_policy_of(const CheckpointSection& section) {
   }
 }
 
-Workload workload_of(const RunConfig& config, const ModelFiles* files, const ModelConfig& model) {
+Workload workload_of(const RunConfig& config, const ModelFiles* files, const ModelConfig& model, c10::Device device) {
   Workload workload;
   workload.model = model;
   workload.adapter = resolve_targets(lora_config_of(config.lora), adaptable_modules(model));
-  const auto dtype = compute_dtype_of(config.model.dtype);
+  const auto dtype = compute_dtype_of(config.model.dtype, device);
+  workload.device = device;
   workload.element_bytes = static_cast<int64_t>(c10::elementSize(dtype));
-  workload.matrix_bytes = static_cast<int64_t>(c10::elementSize(matrix_dtype_of(files, model, dtype)));
+  workload.matrix_bytes =
+      static_cast<int64_t>(c10::elementSize(device.is_cpu() ? matrix_dtype_of(files, model, dtype) : dtype));
   workload.master_bytes = dtype == c10::ScalarType::Double ? 8 : 4;
   workload.tokens_per_micro_batch = config.train.per_device_train_batch_size * config.data.max_length;
   return workload;
@@ -160,7 +162,7 @@ LayoutWishes layout_wishes_of(const ParallelSection& section, int world_size, in
   return wishes;
 }
 
-c10::ScalarType compute_dtype_of(ModelSection::Dtype dtype) {
+c10::ScalarType compute_dtype_of(ModelSection::Dtype dtype, c10::Device device) {
   switch (dtype) {
     case ModelSection::Dtype::kFloat32:
       return c10::ScalarType::Float;
@@ -169,7 +171,7 @@ c10::ScalarType compute_dtype_of(ModelSection::Dtype dtype) {
     case ModelSection::Dtype::kFloat64:
       return c10::ScalarType::Double;
     default:
-      return cpu_multiplies_bfloat16() ? c10::ScalarType::BFloat16 : c10::ScalarType::Float;
+      return device.is_cuda() || cpu_multiplies_bfloat16() ? c10::ScalarType::BFloat16 : c10::ScalarType::Float;
   }
 }
 

@@ -15,9 +15,10 @@ FrozenModel::FrozenModel(const std::filesystem::path& model_dir, std::unique_ptr
       files(model_dir),
       store(files, Decoder::frozen_spec(config), std::move(shard_group),
             {.dtype = options.dtype,
-             .matrix_dtype = matrix_dtype_of(&files, config, options.dtype),
+             .matrix_dtype = options.device.is_cpu() ? matrix_dtype_of(&files, config, options.dtype) : options.dtype,
              .prefetch = options.prefetch,
-             .resident_bytes = options.resident_bytes}),
+             .resident_bytes = options.resident_bytes,
+             .device = options.device}),
       decoder(config, store, options.dtype, options.activations) {}
 
 c10::ScalarType matrix_dtype_of(const ModelFiles* files, const ModelConfig& config, c10::ScalarType compute) {
@@ -59,18 +60,6 @@ std::vector<ModuleInfo> adaptable_modules(const ModelConfig& config) {
     }
   }
   return modules;
-}
-
-void require_dividing_groups(const World& world, int group_size) {
-  RW_CHECK(world.size() % group_size == 0, ConfigError,
-           "parallel.shard_group: groups of {} ranks do not divide {} ranks", group_size, world.size());
-}
-
-std::unique_ptr<Communicator> make_shard_group(World& world, int group_size, CommObserver* observer) {
-  if (group_size == 1) return make_local_communicator();
-  auto all = world.make_communicator(observer);
-  if (group_size == world.size()) return all;
-  return all->split(world.rank() / group_size, world.rank());
 }
 
 }  // namespace rankwise

@@ -18,6 +18,7 @@ struct FrozenModelOptions {
   int prefetch = 2;
   int64_t resident_bytes = 0;
   ActivationPolicy activations = ActivationPolicy::kSave;
+  c10::Device device = c10::kCPU;
 };
 
 struct FrozenModel {
@@ -31,9 +32,9 @@ struct FrozenModel {
   FrozenModel(const FrozenModel&) = delete;  // the decoder refers to the store
 };
 
-// What the matrices are kept and gathered in: bfloat16 where all files have it and the products widen it (float32 on
-// CPUs), else the dtype that the run computes in. files: null before the model is downloaded, config.json's word
-// counts.
+// What the matrices are kept and gathered in on CPUs: bfloat16 where all files have it and the products widen it
+// (float32), else the dtype that the run computes in, as on every other device. files: null before the model is
+// downloaded, config.json's word counts.
 c10::ScalarType matrix_dtype_of(const ModelFiles* files, const ModelConfig& config, c10::ScalarType compute);
 
 // Throws what check_required_tensors throws.
@@ -43,11 +44,5 @@ void check_weights(const ModelConfig& config, const ModelFiles& files, const std
 int64_t count_parameters(const ModelConfig& config);
 // The modules that target_modules are matched against, in the order of the model.
 std::vector<ModuleInfo> adaptable_modules(const ModelConfig& config);
-
-// Throws ConfigError if the world does not divide into groups of this size.
-void require_dividing_groups(const World& world, int group_size);
-
-// Collective. The group over which the base is sharded: neighbours in rank, `group_size` at a time.
-std::unique_ptr<Communicator> make_shard_group(World& world, int group_size, CommObserver* observer);
 
 }  // namespace rankwise

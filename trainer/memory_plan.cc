@@ -87,7 +87,7 @@ int64_t activation_peak(const MemoryPlan& plan, const Workload& w) {
   const int64_t row = tokens * w.element_bytes;
   // Logits of 16 bits, their float32 and the gradient's 16 again; wider ones are worked on in place.
   const int64_t logit_bytes = w.element_bytes == 2 ? 8 : w.element_bytes;
-  const int64_t chunk = std::min(tokens, head_chunk_rows(at::kCPU)) * w.model.vocab_size * logit_bytes;
+  const int64_t chunk = std::min(tokens, head_chunk_rows(w.device)) * w.model.vocab_size * logit_bytes;
   const int64_t head = row * 4 * v.c + chunk;
   const bool recomputes = plan.layout.activations != ActivationPolicy::kSave;
   const int64_t again = recomputes ? saved_bytes_of_block(w, ActivationPolicy::kSave, tokens) -

@@ -32,6 +32,7 @@ struct Workload {
   int64_t element_bytes = 4;  // of activations, norm weights and biases
   int64_t master_bytes = 4;   // of adapter, gradients and moments
   int64_t tokens_per_micro_batch = 0;
+  c10::Device device = c10::kCPU;
 };
 
 struct MemoryPlan {

@@ -53,7 +53,7 @@ Fingerprint make_fingerprint(const RunConfig& config, const RunFacts& facts) {
   constexpr auto kMust = FieldRule::kMustMatch, kMay = FieldRule::kInformative;
   const auto text = [](const auto& value) { return fmt::format("{}", value); };
   return {{"base_weights", facts.base_weights, kMust},
-          {"dtype", c10::toString(compute_dtype_of(config.model.dtype)), kMust},
+          {"dtype", facts.compute_dtype, kMust},
           {"lora_r", text(config.lora.r), kMust},
           {"lora_alpha", text(config.lora.lora_alpha), kMust},
           {"lora_dropout", text(config.lora.lora_dropout), kMust},

@@ -18,6 +18,7 @@ struct RunFacts {
   std::string tokenizer;
   std::string chat_template;  // "none" without one
   std::string data;           // of the training data as it is prepared
+  std::string compute_dtype;
   std::span<const MatchedModule> modules;
   int64_t total_steps = 0;
   int world_size = 1;

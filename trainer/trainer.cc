@@ -13,7 +13,6 @@
 #include "trainer/config_mapping.h"
 #include "trainer/data/batcher.h"
 #include "trainer/lora/match_report.h"
-#include "trainer/optim/clip.h"
 #include "trainer/run_fingerprint.h"
 #include "trainer/weights/tensor_memory.h"
 
@@ -27,29 +26,27 @@ double seconds_since(Clock::time_point start) { return std::chrono::duration<dou
 // A phase in which units of the base may be waited for: that time is the gather's.
 class GatheringPhase {
  public:
-  GatheringPhase(Metrics& metrics, Phase phase, const FrozenStore& store) : phase_(metrics, phase), store_(store) {}
+  GatheringPhase(Metrics& metrics, Phase phase, FrozenStore& store) : phase_(metrics, phase), store_(store) {}
   ~GatheringPhase() { phase_.give(Phase::kGather, store_.gather_wait_seconds() - waited_before_); }
   GatheringPhase(const GatheringPhase&) = delete;
   GatheringPhase& operator=(const GatheringPhase&) = delete;
 
  private:
   ScopedPhase phase_;
-  const FrozenStore& store_;
+  FrozenStore& store_;
   const double waited_before_ = store_.gather_wait_seconds();
 };
 
 }  // namespace
 
-// Sums only, so that ranks without data are harmless and the order of ranks does not matter.
-struct Trainer::StepTotals {
-  enum { kLoss, kTargets, kInputs, kSamples, kNonfinite, kStop, kCount };
-  at::Tensor values = at::zeros({kCount}, at::kDouble);
-  double get(int what) const { return values.const_data_ptr<double>()[what]; }
-  void add(int what, double value) { values.data_ptr<double>()[what] += value; }
-};
-
 Trainer::Trainer(World& world, const RunConfig& config, const std::atomic<bool>& stop)
-    : world_(world), config_(config), stop_(stop), reporter_(world, config.monitoring), watchdog_(world) {
+    : world_(world),
+      config_(config),
+      stop_(stop),
+      reporter_(world, config.monitoring),
+      watchdog_(world),
+      devices_(world, config.parallel.device, std::chrono::seconds(config.comms.timeout_seconds), &watchdog_),
+      dtype_(compute_dtype_of(config.model.dtype, devices_.device())) {
   watchdog_.start(std::chrono::seconds(config.comms.timeout_seconds));
   load_inputs();
   make_plan();
@@ -86,7 +83,7 @@ void Trainer::make_plan() {
     const ModelConfig model = read_model_config(config_.model.path);
     const ModelFiles files(config_.model.path);
     check_weights(model, files, config_.model.path);  // every rank's error, here and not later
-    plan_ = choose_layout(workload_of(config_, &files, model),
+    plan_ = choose_layout(workload_of(config_, &files, model, devices_.device()),
                           layout_wishes_of(config_.parallel, world_.size(), world_.local_size()), available);
     require_dividing_groups(world_, plan_.layout.shard_group_size);
   });
@@ -96,14 +93,15 @@ void Trainer::make_plan() {
 void Trainer::load_model() {
   const Layout& layout = plan_.layout;
   watchdog_.beat("load", 0);
-  reduction_ = world_.make_communicator(&watchdog_);
-  auto shard_group = make_shard_group(world_, layout.shard_group_size, &watchdog_);
+  reduction_ = devices_.all_ranks();
+  auto shard_group = devices_.shard_group(layout.shard_group_size);
   const auto phase = reporter_.phase(fmt::format("loading weights, 1/{} of the base a rank", layout.shard_group_size));
   model_ = std::make_unique<FrozenModel>(config_.model.path, std::move(shard_group),
-                                         FrozenModelOptions{.dtype = compute_dtype_of(config_.model.dtype),
+                                         FrozenModelOptions{.dtype = dtype_,
                                                             .prefetch = layout.prefetch,
                                                             .resident_bytes = layout.resident_bytes,
-                                                            .activations = layout.activations});
+                                                            .activations = layout.activations,
+                                                            .device = devices_.device()});
   world_.require_equal("the base model", fmt::format("{:016x}", model_->store.fingerprint()));
   const auto nonfinite = world_.gather_strings(std::to_string(model_->store.nonfinite_tensors()));
   if (std::ranges::any_of(nonfinite, [](const std::string& count) { return count != "0"; })) {
@@ -115,12 +113,13 @@ void Trainer::load_model() {
 void Trainer::make_adapter() {
   const auto groups = model_->decoder.groups();
   const auto modules = adaptable_modules(model_->config);
-  const auto dtype = compute_dtype_of(config_.model.dtype);
   world_.agree("adapter", [&] {
     auto matched = resolve_targets(lora_config_of(config_.lora), modules);
-    adapter_ = std::make_unique<Adapter>(
-        std::move(matched), groups,
-        AdapterOptions{.master_dtype = dtype == at::kDouble ? at::kDouble : at::kFloat, .compute_dtype = dtype});
+    adapter_ =
+        std::make_unique<Adapter>(std::move(matched), groups,
+                                  AdapterOptions{.master_dtype = dtype_ == at::kDouble ? at::kDouble : at::kFloat,
+                                                 .compute_dtype = dtype_,
+                                                 .device = devices_.device()});
     if (config_.lora.init_adapter) {
       adapter_->load(read_adapter(*config_.lora.init_adapter, modules).tensors);
     } else {
@@ -131,6 +130,7 @@ void Trainer::make_adapter() {
   reporter_.note(trainable_report(adapter_->modules(), count_parameters(model_->config)));
   const TensorScope scope(TensorKind::kOptimizer);
   adamw_ = std::make_unique<AdamW>(adapter_->masters(), adamw_options_of(config_.train));
+  step_ = std::make_unique<TrainStep>(model_->decoder, *adapter_, *adamw_, *reduction_, config_.train.max_grad_norm);
 }
 
 void Trainer::resume() {
@@ -140,6 +140,7 @@ void Trainer::resume() {
                        .tokenizer = text_->tokenizer.fingerprint(),
                        .chat_template = text_->chat_template ? text_->chat_template->fingerprint() : "none",
                        .data = data_->train.key(),
+                       .compute_dtype = c10::toString(dtype_),
                        .modules = adapter_->modules(),
                        .total_steps = sampler_->num_steps(),
                        .world_size = world_.size()};
@@ -172,11 +173,16 @@ RunEnd Trainer::run() {
   const auto first = static_cast<int64_t>(progress_.step), last = sampler_->num_steps();
   reporter_.begin(config_, first, last);
   if (first == 0) evaluate();
+  settled_ = Clock::now();
   for (int64_t step = first; step < last; ++step) {
-    const bool go_on = train_step();
-    if (due(config_.train.eval_steps) || step + 1 == last) evaluate();
-    if (!go_on || due(config_.train.save_steps) || step + 1 == last) save();
-    if (!go_on && step + 1 < last) {
+    start_step(step);
+    // A device works on this step while the host reads the one before.
+    while (pending_.size() > 1) settle();
+    const bool looks_up = due(step + 1, config_.train.eval_steps) || due(step + 1, config_.train.save_steps);
+    while (!pending_.empty() && (looks_up || stop_agreed_ || step + 1 == last || devices_.device().is_cpu())) settle();
+    if (due(step + 1, config_.train.eval_steps) || step + 1 == last) evaluate();
+    if (stop_agreed_ || due(step + 1, config_.train.save_steps) || step + 1 == last) save();
+    if (stop_agreed_ && step + 1 < last) {
       reporter_.end();
       return RunEnd::kStopped;
     }
@@ -188,58 +194,24 @@ RunEnd Trainer::run() {
   return RunEnd::kFinished;
 }
 
-bool Trainer::due(int64_t interval) const {
-  return interval > 0 && static_cast<int64_t>(progress_.step) % interval == 0;
-}
+bool Trainer::due(int64_t steps_done, int64_t interval) { return interval > 0 && steps_done % interval == 0; }
 
-bool Trainer::train_step() {
-  const auto start = Clock::now();
-  const auto step = static_cast<int64_t>(progress_.step);
+void Trainer::start_step(int64_t step) {
+  for (int64_t m = 0; m < sampler_->num_micro_batches(step); ++m) forward_backward(step, m);
+  {
+    const ScopedPhase phase(reporter_.metrics(), Phase::kAllreduce);
+    step_->exchange(stop_);
+  }
+  const ScopedPhase phase(reporter_.metrics(), Phase::kOptimizer);
   const double learning_rate = schedule_.at(step);
-  StepTotals totals;
-  adapter_->gradients().zero_();
-  for (int64_t m = 0; m < sampler_->num_micro_batches(step); ++m)
-    totals.add(StepTotals::kLoss, forward_backward(m, totals));
-  exchange(totals);
-  const double norm = update(totals);
-
-  ++progress_.step;
-  progress_.input_tokens += static_cast<uint64_t>(totals.get(StepTotals::kInputs));
-  progress_.target_tokens += static_cast<uint64_t>(totals.get(StepTotals::kTargets));
-  const double seconds = seconds_since(start);
-  progress_.train_seconds += seconds;
-  const double epoch = sampler_->epoch_at(step + 1);
-  progress_.epoch = static_cast<uint64_t>(epoch);
-  progress_.epoch_rows =
-      static_cast<uint64_t>(std::llround((epoch - std::floor(epoch)) * static_cast<double>(data_->train.num_rows())));
-  const StepMetrics metrics{.step = step + 1,
-                            .epoch = epoch,
-                            .loss = totals.get(StepTotals::kLoss) / std::max(1.0, totals.get(StepTotals::kTargets)),
-                            .gradient_norm = norm,
-                            .learning_rate = learning_rate,
-                            .input_tokens = static_cast<int64_t>(totals.get(StepTotals::kInputs)),
-                            .target_tokens = static_cast<int64_t>(totals.get(StepTotals::kTargets)),
-                            .samples = static_cast<int64_t>(totals.get(StepTotals::kSamples)),
-                            .step_seconds = seconds,
-                            .peak_memory_bytes = process_memory().peak_resident_bytes,
-                            .nonfinite = totals.get(StepTotals::kNonfinite) > 0};
-  reporter_.step_done(
-      metrics, due(config_.train.logging_steps),
-      {.gathered_bytes = model_->store.gathered_bytes(), .reduced_bytes = reduction_->stats().all_reduce_bytes});
-  return totals.get(StepTotals::kStop) == 0;
+  pending_.push_back({learning_rate, step_->update(learning_rate)});
 }
 
-double Trainer::forward_backward(int64_t micro_batch, StepTotals& totals) {
-  const auto step = static_cast<int64_t>(progress_.step);
+void Trainer::forward_backward(int64_t step, int64_t micro_batch) {
   std::optional<GatheringPhase> phase(std::in_place, reporter_.metrics(), Phase::kData, model_->store);
   const Batch batch = make_batch(data_->train, sampler_->rows_of(step, micro_batch, world_.rank()));
-  if (batch.num_targets() > 0) {  // otherwise a stand-in that keeps this rank in step with the others
-    totals.add(StepTotals::kInputs, static_cast<double>(batch.num_tokens()));
-    totals.add(StepTotals::kTargets, static_cast<double>(batch.num_targets()));
-    totals.add(StepTotals::kSamples, static_cast<double>(batch.num_samples()));
-  }
   const StepContext context{step, config_.run.seed, config_.lora.lora_dropout};
-  return model_->decoder.forward_backward(batch, context, [&](ModelPhase half) {
+  step_->add(batch, context, [&](ModelPhase half) {
     phase.reset();
     phase.emplace(reporter_.metrics(), half == ModelPhase::kForward ? Phase::kForward : Phase::kBackward,
                   model_->store);
@@ -247,47 +219,56 @@ double Trainer::forward_backward(int64_t micro_batch, StepTotals& totals) {
   });
 }
 
-void Trainer::exchange(StepTotals& totals) {
-  const ScopedPhase phase(reporter_.metrics(), Phase::kAllreduce);
-  const bool finite =
-      std::isfinite(totals.get(StepTotals::kLoss)) && std::isfinite(gradient_norm(adapter_->gradients()));
-  if (!finite) {
+void Trainer::settle() {
+  StartedStep started = std::move(pending_.front());
+  pending_.pop_front();
+  const StepResult result = started.step.read();
+  stop_agreed_ = stop_agreed_ || result.stop;
+  advance(result, started.learning_rate);
+  count_nonfinite(result);
+}
+
+void Trainer::advance(const StepResult& result, double learning_rate) {
+  ++progress_.step;
+  progress_.optimizer_steps += result.applied ? 1 : 0;
+  progress_.input_tokens += static_cast<uint64_t>(result.input_tokens);
+  progress_.target_tokens += static_cast<uint64_t>(result.target_tokens);
+  const double seconds = seconds_since(std::exchange(settled_, Clock::now()));
+  progress_.train_seconds += seconds;
+  const auto step = static_cast<int64_t>(progress_.step);
+  const double epoch = sampler_->epoch_at(step);
+  progress_.epoch = static_cast<uint64_t>(epoch);
+  progress_.epoch_rows =
+      static_cast<uint64_t>(std::llround((epoch - std::floor(epoch)) * static_cast<double>(data_->train.num_rows())));
+  const StepMetrics metrics{.step = step,
+                            .epoch = epoch,
+                            .loss = result.mean_loss(),
+                            .gradient_norm = result.gradient_norm,
+                            .learning_rate = learning_rate,
+                            .input_tokens = result.input_tokens,
+                            .target_tokens = result.target_tokens,
+                            .samples = result.samples,
+                            .step_seconds = seconds,
+                            .peak_memory_bytes = process_memory().peak_resident_bytes,
+                            .nonfinite = result.nonfinite_ranks > 0};
+  reporter_.step_done(
+      metrics, due(step, config_.train.logging_steps),
+      {.gathered_bytes = model_->store.gathered_bytes(), .reduced_bytes = reduction_->stats().all_reduce_bytes});
+}
+
+void Trainer::count_nonfinite(const StepResult& result) {
+  if (result.nonfinite_here) {
     log_warning("step {}: the loss or a gradient of rank {} is not finite; all ranks leave the step out",
-                progress_.step + 1, world_.rank());
+                progress_.step, world_.rank());
   }
-  totals.add(StepTotals::kNonfinite, finite ? 0.0 : 1.0);
-  totals.add(StepTotals::kStop, stop_ ? 1.0 : 0.0);
-  Work scalars = reduction_->all_reduce(totals.values, Reduce::kSum);
-  Work bucket = reduction_->all_reduce(adapter_->gradients(), Reduce::kSum);
-  scalars.wait();
-  bucket.wait();
-}
-
-double Trainer::update(const StepTotals& totals) {
-  const ScopedPhase phase(reporter_.metrics(), Phase::kOptimizer);
-  const double scale = 1.0 / std::max(1.0, totals.get(StepTotals::kTargets));
-  const double norm = gradient_norm(adapter_->gradients()) * scale;
-  if (totals.get(StepTotals::kNonfinite) > 0 || !std::isfinite(norm)) {
-    count_nonfinite();
-    return norm;
-  }
-  nonfinite_in_a_row_ = 0;
-  adamw_->step(adapter_->gradients(), schedule_.at(static_cast<int64_t>(progress_.step)),
-               scale * clip_factor(norm, config_.train.max_grad_norm));
-  adapter_->refresh_compute_copies();
-  progress_.optimizer_steps = static_cast<uint64_t>(adamw_->steps());
-  return norm;
-}
-
-void Trainer::count_nonfinite() {
-  ++nonfinite_in_a_row_;
+  nonfinite_in_a_row_ = result.applied ? 0 : nonfinite_in_a_row_ + 1;
   if (nonfinite_in_a_row_ <= config_.train.max_nonfinite_steps) return;
   throw AgreedError(
       ExitCode::kInternal,
       fmt::format(
           "step {}: the loss or a gradient was not finite in {} steps in a row (train.max_nonfinite_steps is {}); "
           "lower train.learning_rate or look at the data",
-          progress_.step + 1, nonfinite_in_a_row_, config_.train.max_nonfinite_steps));
+          progress_.step, nonfinite_in_a_row_, config_.train.max_nonfinite_steps));
 }
 
 void Trainer::evaluate() {
@@ -297,7 +278,7 @@ void Trainer::evaluate() {
   const int64_t per_batch =
       config_.train.per_device_eval_batch_size.value_or(config_.train.per_device_train_batch_size);
   const int64_t per_round = per_batch * world_.size();
-  at::Tensor sums = at::zeros({2}, at::kDouble);
+  at::Tensor sums = at::zeros({2}, at::TensorOptions().dtype(at::kDouble).device(devices_.device()));
   for (int64_t round = 0; round < rows; round += per_round) {
     watchdog_.beat("evaluate", static_cast<int64_t>(progress_.step));
     std::vector<int64_t> mine;
@@ -305,8 +286,8 @@ void Trainer::evaluate() {
          ++row)
       mine.push_back(row);
     const Batch batch = make_batch(*data_->eval, mine);
-    sums[0] += model_->decoder.evaluate(batch);
-    sums[1] += batch.num_targets();
+    sums[0].add_(model_->decoder.evaluate(batch));
+    sums[1].add_(batch.num_targets());
   }
   reduction_->all_reduce(sums, Reduce::kSum).wait();
   const auto targets = sums[1].item<double>();
@@ -314,6 +295,7 @@ void Trainer::evaluate() {
   const bool is_best = std::isfinite(loss) && (!progress_.best_eval || loss < progress_.best_eval->loss);
   if (is_best) progress_.best_eval = BestEval{loss, progress_.step};
   reporter_.eval_done(static_cast<int64_t>(progress_.step), loss, static_cast<int64_t>(targets));
+  settled_ = Clock::now();
 }
 
 void Trainer::save() {
@@ -327,6 +309,7 @@ void Trainer::save() {
     throw;
   }
   reporter_.checkpoint_saved(static_cast<int64_t>(progress_.step), checkpointing_->last_save_seconds());
+  settled_ = Clock::now();
 }
 
 }  // namespace rankwise

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
+#include <deque>
 #include <memory>
 #include <optional>
 
@@ -10,12 +12,14 @@
 #include "configs/run_config.h"
 #include "trainer/checkpointing.h"
 #include "trainer/data/sampler.h"
+#include "trainer/devices.h"
 #include "trainer/frozen_model.h"
 #include "trainer/lora/adapter.h"
 #include "trainer/memory_plan.h"
 #include "trainer/optim/adamw.h"
 #include "trainer/optim/schedule.h"
 #include "trainer/reporter.h"
+#include "trainer/train_step.h"
 #include "trainer/training_data.h"
 
 namespace rankwise {
@@ -35,8 +39,10 @@ class Trainer {
   RunEnd run();
 
  private:
-  // Sums over all ranks and micro-batches of one step, reduced in one message.
-  struct StepTotals;
+  struct StartedStep {
+    double learning_rate;
+    PendingStep step;
+  };
 
   void load_inputs();
   void make_plan();
@@ -44,14 +50,14 @@ class Trainer {
   void make_adapter();
   void resume();
   void check_position();  // of the checkpoint in this run
-  bool train_step();      // false: a stop was requested on some rank
-  double forward_backward(int64_t micro_batch, StepTotals& totals);
-  void exchange(StepTotals& totals);
-  double update(const StepTotals& totals);  // returns the gradient's norm
-  void count_nonfinite();
+  void start_step(int64_t step);
+  void forward_backward(int64_t step, int64_t micro_batch);
+  void settle();  // reads the oldest step that was started
+  void advance(const StepResult& result, double learning_rate);
+  void count_nonfinite(const StepResult& result);
   void evaluate();
   void save();
-  bool due(int64_t interval) const;
+  static bool due(int64_t steps_done, int64_t interval);
   TrainingState state() { return {*adapter_, *adamw_, progress_}; }
 
   World& world_;
@@ -59,6 +65,8 @@ class Trainer {
   const std::atomic<bool>& stop_;
   Reporter reporter_;
   Watchdog watchdog_;
+  Devices devices_;
+  c10::ScalarType dtype_;  // of activations and frozen weights
   std::optional<TrainingText> text_;
   std::optional<TrainingData> data_;
   MemoryPlan plan_;
@@ -70,6 +78,10 @@ class Trainer {
   std::unique_ptr<Checkpointing> checkpointing_;
   Schedule schedule_;
   TrainerState progress_;
+  std::unique_ptr<TrainStep> step_;
+  std::deque<StartedStep> pending_;                // started and not read; progress_ is behind by as many
+  std::chrono::steady_clock::time_point settled_;  // when the last step was read, or what came after it was over
+  bool stop_agreed_ = false;
   int64_t nonfinite_in_a_row_ = 0;
 };
 

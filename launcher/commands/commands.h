@@ -25,5 +25,6 @@ void add_plan(CLI::App& app, Command& chosen);
 void add_prepare(CLI::App& app, Command& chosen);
 void add_inspect(CLI::App& app, Command& chosen);
 void add_generate(CLI::App& app, Command& chosen);
+void add_bench(CLI::App& app, Command& chosen);
 
 }  // namespace rankwise

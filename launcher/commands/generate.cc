@@ -48,7 +48,7 @@ std::string on_one_line(std::string text) {
 ExitCode generate_texts(const Options& options) {
   init_log(-1, LogLevel::kInfo);
   const TrainingText text = load_text({.path = options.model}, {});
-  const auto dtype = compute_dtype_of(ModelSection::Dtype::kAuto);
+  const auto dtype = compute_dtype_of(ModelSection::Dtype::kAuto, c10::kCPU);
   FrozenModel model(options.model, make_local_communicator(), {.dtype = dtype});
   const auto adapter = load_adapter(model, options.adapter, dtype);
   for (const auto& prompt : options.prompts) {

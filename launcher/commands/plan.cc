@@ -33,9 +33,11 @@ ExitCode plan(const Options& options) {
   const RunConfig config = load_run_config(options.config, options.overrides);
   const int64_t available =
       options.memory_gib > 0 ? static_cast<int64_t>(options.memory_gib * 0x1p30) : available_host_bytes(ranks_per_host);
+  const c10::Device device = config.parallel.device == ParallelSection::Device::kCuda ? c10::kCUDA : c10::kCPU;
   const auto files = files_if_downloaded(config.model.path);
-  const MemoryPlan chosen = choose_layout(workload_of(config, files.get(), read_model_config(config.model.path)),
-                                          layout_wishes_of(config.parallel, options.ranks, ranks_per_host), available);
+  const MemoryPlan chosen =
+      choose_layout(workload_of(config, files.get(), read_model_config(config.model.path), device),
+                    layout_wishes_of(config.parallel, options.ranks, ranks_per_host), available);
   fmt::print("{}\n", describe(chosen, available));
   return ExitCode::kOk;
 }

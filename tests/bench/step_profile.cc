@@ -98,7 +98,7 @@ int main(int argc, char** argv) {
   const RunConfig config = load_run_config(path);
   const TrainingText text = load_text(config.model, config.data);
   const TrainingData data = load_data(config, text, {});
-  const auto dtype = compute_dtype_of(config.model.dtype);
+  const auto dtype = compute_dtype_of(config.model.dtype, c10::kCPU);
   FrozenModel model(
       config.model.path, make_local_communicator(),
       {.dtype = dtype, .activations = policy == "save" ? ActivationPolicy::kSave : ActivationPolicy::kRecomputeBlock});

@@ -10,11 +10,11 @@
 
 #include "base/file.h"
 #include "comms/world.h"
+#include "trainer/devices.h"
 #include "trainer/frozen_model.h"
 #include "trainer/lora/adapter.h"
 #include "trainer/model/decoder.h"
 #include "trainer/optim/adamw.h"
-#include "trainer/optim/clip.h"
 
 using namespace rankwise;
 using nlohmann::json;
@@ -23,6 +23,10 @@ namespace {
 
 c10::ScalarType dtype_of(const std::string& name) {
   return name == "float64" ? at::kDouble : name == "bfloat16" ? at::kBFloat16 : at::kFloat;
+}
+
+ParallelSection::Device device_of(const std::string& name) {
+  return name == "cuda" ? ParallelSection::Device::kCuda : ParallelSection::Device::kCpu;
 }
 
 Batch batch_of(const json& samples, size_t first, size_t last) {
@@ -49,7 +53,7 @@ struct Output {
   std::vector<TensorView> views;
   std::vector<at::Tensor> keep;
   void add(const std::string& name, const at::Tensor& tensor) {
-    keep.push_back(tensor.to(at::kDouble).contiguous());
+    keep.push_back(tensor.to(at::kCPU, at::kDouble).contiguous());
     const auto& kept = keep.back();
     views.push_back({name, Dtype::kF64, kept.sizes().vec(),
                      std::span(static_cast<const std::byte*>(kept.const_data_ptr()), kept.nbytes())});
@@ -64,7 +68,8 @@ void add_masks(Output& out, const std::vector<LinearGroup*>& groups, const Batch
     const DropoutKey key{context.dropout_seed, context.step, index / kInputGroupsPerLayer,
                          index % kInputGroupsPerLayer};
     const auto& parts = groups[g]->parts();
-    const at::Tensor mask = dropout_mask(key, batch, parts[0].in_features, context.dropout, at::kDouble);
+    const at::Tensor mask =
+        dropout_mask(key, batch, parts[0].in_features, context.dropout, at::TensorOptions().dtype(at::kDouble));
     for (const auto& part : parts) out.add(fmt::format("mask.{}.{}", context.step, part.module), mask);
   }
 }
@@ -74,12 +79,15 @@ void run(World& world, const json& request, const std::string& out_path) {
   const auto dtype = dtype_of(request.value("dtype", "float32"));
   const ModelConfig config = read_model_config(model_dir);
   const ModelFiles files(model_dir);
-  auto group = make_shard_group(world, request.value("shard_group", 1), nullptr);
-  auto reducer = world.make_communicator(nullptr);
+  const Devices devices(world, device_of(request.value("device", "cpu")), std::chrono::seconds(100), nullptr);
+  const at::Device device = devices.device();
+  auto group = devices.shard_group(request.value("shard_group", 1));
+  auto reducer = devices.all_ranks();
   FrozenStore store(files, Decoder::frozen_spec(config), std::move(group),
                     {.dtype = dtype,
-                     .matrix_dtype = matrix_dtype_of(&files, config, dtype),
-                     .prefetch = request.value("prefetch", 2)});
+                     .matrix_dtype = device.is_cpu() ? matrix_dtype_of(&files, config, dtype) : dtype,
+                     .prefetch = request.value("prefetch", 2),
+                     .device = device});
   const std::string policy = request.value("policy", "save");
   Decoder model(config, store, dtype,
                 policy == "recompute_block" ? ActivationPolicy::kRecomputeBlock
@@ -88,8 +96,9 @@ void run(World& world, const json& request, const std::string& out_path) {
   const auto groups = model.groups();
   const auto infos = adaptable_modules(config);
   AdapterFiles adapter_files = read_adapter(request.at("adapter").get<std::string>(), infos);
-  Adapter adapter(adapter_files.modules, groups,
-                  {.master_dtype = dtype == at::kBFloat16 ? at::kFloat : dtype, .compute_dtype = dtype});
+  Adapter adapter(
+      adapter_files.modules, groups,
+      {.master_dtype = dtype == at::kBFloat16 ? at::kFloat : dtype, .compute_dtype = dtype, .device = device});
   adapter.load(adapter_files.tensors);
 
   const auto& samples = request.at("samples");
@@ -111,7 +120,7 @@ void run(World& world, const json& request, const std::string& out_path) {
     adapter.gradients().zero_();
     const StepContext context{step, request.value("seed", 1u), request.value("dropout", 0.0)};
     if (request.value("masks", false)) add_masks(out, groups, batches[0], context);
-    at::Tensor loss = at::zeros({1}, at::kDouble);
+    at::Tensor loss = at::zeros({1}, at::TensorOptions().dtype(at::kDouble).device(device));
     for (size_t first = 0; first < batches.size(); first += size) {  // every rank takes part in every round of gathers
       const Batch& batch = first + rank < batches.size() ? batches[first + rank] : stand_in;
       loss += model.forward_backward(batch, context, step == 0 ? &dembedding : nullptr);
@@ -120,13 +129,13 @@ void run(World& world, const json& request, const std::string& out_path) {
     reducer->all_reduce(adapter.gradients(), Reduce::kSum).wait();
     losses[step] = loss.item<double>() / static_cast<double>(num_targets);
     const double scale = 1.0 / static_cast<double>(num_targets);
+    const at::Tensor targets = at::full({}, static_cast<double>(num_targets), loss.options());
     if (step == 0) {
       for (const auto& entry : adapter.entries()) out.add("grad." + entry.key, adapter.gradient(entry) * scale);
       out.add("dembedding", dembedding * scale);
     }
-    const double norm = gradient_norm(adapter.gradients()) * scale;
-    adamw.step(adapter.gradients(), request.value("learning_rate", 1e-3),
-               scale * clip_factor(norm, request.value("max_grad_norm", 0.0)));
+    adamw.update(adapter.gradients(), targets, at::zeros({}, loss.options()), request.value("learning_rate", 1e-3),
+                 request.value("max_grad_norm", 0.0));
     adapter.refresh_compute_copies();
   }
   out.add("losses", losses);

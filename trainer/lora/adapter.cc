@@ -34,7 +34,7 @@ Adapter::Adapter(std::vector<MatchedModule> modules, std::span<LinearGroup* cons
   for (const auto& spec : adapter_tensor_specs(modules_))
     entries_.push_back({spec.key, spec.shape, 0, spec.shape[0] * spec.shape[1]});
   place(groups);
-  const auto master_options = at::TensorOptions().dtype(options_.master_dtype);
+  const auto master_options = at::TensorOptions().dtype(options_.master_dtype).device(options_.device);
   {
     const TensorScope scope(TensorKind::kAdapter);
     masters_ = at::zeros({num_elements_}, master_options);
@@ -125,7 +125,7 @@ void Adapter::load(std::span<const AdapterTensor> tensors) {
 std::vector<AdapterTensor> Adapter::tensors() const {
   std::vector<AdapterTensor> all;
   for (const auto& entry : entries_) {
-    const at::Tensor values = master(entry).to(at::kFloat).contiguous();
+    const at::Tensor values = master(entry).to(at::kCPU, at::kFloat).contiguous();
     const float* data = values.const_data_ptr<float>();
     all.push_back({entry.key, entry.shape, std::vector<float>(data, data + entry.num_elements)});
   }
@@ -137,7 +137,8 @@ void Adapter::refresh_compute_copies() {
 }
 
 uint64_t Adapter::hash() const {
-  return hash64(std::span(static_cast<const std::byte*>(masters_.const_data_ptr()), masters_.nbytes()), 0);
+  const at::Tensor here = masters_.cpu();
+  return hash64(std::span(static_cast<const std::byte*>(here.const_data_ptr()), here.nbytes()), 0);
 }
 
 }  // namespace rankwise

@@ -27,6 +27,7 @@ struct AdapterOptions {
   c10::ScalarType master_dtype = c10::ScalarType::Float;  // of masters, gradients and moments
   c10::ScalarType compute_dtype = c10::ScalarType::Float;
   bool trainable = true;  // false: no gradient buffer (generation)
+  c10::Device device = c10::kCPU;
 };
 
 class Adapter {
@@ -39,7 +40,7 @@ class Adapter {
   void initialise(LoraInit method, uint64_t seed);
   // Values by key; every entry must be there. Error names the first that is missing or of another size.
   void load(std::span<const AdapterTensor> tensors);
-  // float32 copies, in the order of adapter_tensor_specs.
+  // float32 copies on the host, in the order of adapter_tensor_specs.
   std::vector<AdapterTensor> tensors() const;
 
   const std::vector<MatchedModule>& modules() const { return modules_; }

@@ -9,6 +9,8 @@
 #include <limits>
 
 #include "trainer/kernels/attention.h"
+#include "trainer/model/gpu.h"
+#include "trainer/model/gpu_attention.h"
 #include "trainer/model/products.h"
 
 namespace rankwise {
@@ -100,7 +102,54 @@ AttentionRows rows_of(const at::Tensor& qkv_NE, const std::vector<int64_t>& samp
 
 bool is_16_bit(const at::Tensor& tensor) { return tensor.element_size() == 2; }
 
+at::Tensor in_blocks(const at::Tensor& qkv_NE, const SampleLayout& samples, const AttentionShape& shape) {
+  at::Tensor out_NF = at::empty({qkv_NE.size(0), shape.num_heads * shape.head_dim}, qkv_NE.options());
+  const QkvViews in = split_qkv(qkv_NE, shape);
+  const at::Tensor out_NHD = out_NF.unflatten(-1, {shape.num_heads, shape.head_dim});
+  for_each_block(samples.starts, shape, qkv_NE.options(), [&](const Block& block) {
+    const at::Tensor p_KRP = probabilities_KRP(scaled_queries(in.q_NHD, block, shape), in.k_NKD, block, shape);
+    write_rows(out_NHD.narrow(0, block.begin, block.queries), p_KRP.bmm(keys_KPD(in.v_NKD, block)), shape);
+  });
+  return out_NF;
+}
+
+at::Tensor in_blocks_backward(const at::Tensor& dout_NF, const at::Tensor& qkv_NE, const SampleLayout& samples,
+                              const AttentionShape& shape) {
+  at::Tensor dqkv_NE = at::zeros_like(qkv_NE);
+  const QkvViews in = split_qkv(qkv_NE, shape);
+  const QkvViews gradients = split_qkv(dqkv_NE, shape);
+  const at::Tensor dout_NHD = dout_NF.unflatten(-1, {shape.num_heads, shape.head_dim});
+  for_each_block(samples.starts, shape, qkv_NE.options(), [&](const Block& block) {
+    const at::Tensor q_KRD = scaled_queries(in.q_NHD, block, shape);
+    const at::Tensor p_KRP = probabilities_KRP(q_KRD, in.k_NKD, block, shape);
+    const at::Tensor dout_KRD = rows_of_key_heads(dout_NHD.narrow(0, block.begin, block.queries), shape);
+    keys_KPD(gradients.v_NKD, block).add_(p_KRP.transpose(1, 2).bmm(dout_KRD));
+    const at::Tensor dp_KRP = dout_KRD.bmm(keys_KPD(in.v_NKD, block).transpose(1, 2));
+    const at::Tensor dscores_KRP = at::_softmax_backward_data(dp_KRP, p_KRP, -1, p_KRP.scalar_type());
+    keys_KPD(gradients.k_NKD, block).add_(dscores_KRP.transpose(1, 2).bmm(q_KRD));
+    write_rows(gradients.q_NHD.narrow(0, block.begin, block.queries),
+               dscores_KRP.bmm(keys_KPD(in.k_NKD, block)).mul_(score_scale(shape)), shape);
+  });
+  return dqkv_NE;
+}
+
 }  // namespace
+
+SampleLayout::SampleLayout(std::vector<int64_t> sample_starts) : starts(std::move(sample_starts)) {}
+
+SampleLayout::SampleLayout(std::vector<int64_t> sample_starts, at::Device device) : starts(std::move(sample_starts)) {
+  if (device.is_cuda()) starts_S = upload(starts, device).to(at::kInt);
+}
+
+int64_t SampleLayout::longest() const {
+  int64_t longest = 0;
+  for (size_t s = 0; s + 1 < starts.size(); ++s) longest = std::max(longest, starts[s + 1] - starts[s]);
+  return longest;
+}
+
+bool SampleLayout::equal() const {
+  return longest() * (static_cast<int64_t>(starts.size()) - 1) == starts.back() && starts.back() > 0;
+}
 
 QkvViews split_qkv(const at::Tensor& qkv_NE, const AttentionShape& shape) {
   const at::Tensor heads = qkv_NE.unflatten(-1, {-1, shape.head_dim});
@@ -112,50 +161,30 @@ int64_t attention_block_elements(int64_t longest_sample, const AttentionShape& s
   return shape.num_heads * block_queries(longest_sample, shape) * longest_sample;
 }
 
-at::Tensor attention_forward(const at::Tensor& qkv_NE, const std::vector<int64_t>& sample_starts,
-                             const AttentionShape& shape) {
-  if (is_16_bit(qkv_NE)) return attention_forward(qkv_NE.to(at::kFloat), sample_starts, shape).to(qkv_NE.scalar_type());
+at::Tensor attention_forward(const at::Tensor& qkv_NE, const SampleLayout& samples, const AttentionShape& shape,
+                             AttentionSaved* saved) {
+  if (fits_gpu_attention(qkv_NE, shape)) return gpu_attention_forward(qkv_NE, samples, shape, saved);
+  if (is_16_bit(qkv_NE))
+    return attention_forward(qkv_NE.to(at::kFloat), samples, shape, saved).to(qkv_NE.scalar_type());
+  if (!fits_cpu_kernels(qkv_NE)) return in_blocks(qkv_NE, samples, shape);
+  RECORD_FUNCTION("rankwise::attention_forward", {});
   at::Tensor out_NF = at::empty({qkv_NE.size(0), shape.num_heads * shape.head_dim}, qkv_NE.options());
-  if (fits_cpu_kernels(qkv_NE)) {
-    RECORD_FUNCTION("rankwise::attention_forward", {});
-    attention_forward(rows_of(qkv_NE, sample_starts, shape), out_NF.mutable_data_ptr<float>());
-    return out_NF;
-  }
-  const QkvViews in = split_qkv(qkv_NE, shape);
-  const at::Tensor out_NHD = out_NF.unflatten(-1, {shape.num_heads, shape.head_dim});
-  for_each_block(sample_starts, shape, qkv_NE.options(), [&](const Block& block) {
-    const at::Tensor p_KRP = probabilities_KRP(scaled_queries(in.q_NHD, block, shape), in.k_NKD, block, shape);
-    write_rows(out_NHD.narrow(0, block.begin, block.queries), p_KRP.bmm(keys_KPD(in.v_NKD, block)), shape);
-  });
+  attention_forward(rows_of(qkv_NE, samples.starts, shape), out_NF.mutable_data_ptr<float>());
   return out_NF;
 }
 
-at::Tensor attention_backward(const at::Tensor& dout_NF, const at::Tensor& qkv_NE,
-                              const std::vector<int64_t>& sample_starts, const AttentionShape& shape) {
-  if (is_16_bit(qkv_NE))
-    return attention_backward(dout_NF.to(at::kFloat), qkv_NE.to(at::kFloat), sample_starts, shape)
+at::Tensor attention_backward(const at::Tensor& dout_NF, const at::Tensor& qkv_NE, const at::Tensor& out_NF,
+                              const AttentionSaved& saved, const SampleLayout& samples, const AttentionShape& shape) {
+  if (fits_gpu_attention(qkv_NE, shape)) return gpu_attention_backward(dout_NF, qkv_NE, out_NF, saved, samples, shape);
+  if (is_16_bit(qkv_NE)) {
+    return attention_backward(dout_NF.to(at::kFloat), qkv_NE.to(at::kFloat), out_NF, saved, samples, shape)
         .to(qkv_NE.scalar_type());
-  at::Tensor dqkv_NE = at::zeros_like(qkv_NE);
-  if (fits_cpu_kernels(qkv_NE)) {
-    RECORD_FUNCTION("rankwise::attention_backward", {});
-    attention_backward(rows_of(qkv_NE, sample_starts, shape), dout_NF.contiguous().const_data_ptr<float>(),
-                       dqkv_NE.mutable_data_ptr<float>());
-    return dqkv_NE;
   }
-  const QkvViews in = split_qkv(qkv_NE, shape);
-  const QkvViews gradients = split_qkv(dqkv_NE, shape);
-  const at::Tensor dout_NHD = dout_NF.unflatten(-1, {shape.num_heads, shape.head_dim});
-  for_each_block(sample_starts, shape, qkv_NE.options(), [&](const Block& block) {
-    const at::Tensor q_KRD = scaled_queries(in.q_NHD, block, shape);
-    const at::Tensor p_KRP = probabilities_KRP(q_KRD, in.k_NKD, block, shape);
-    const at::Tensor dout_KRD = rows_of_key_heads(dout_NHD.narrow(0, block.begin, block.queries), shape);
-    keys_KPD(gradients.v_NKD, block).add_(p_KRP.transpose(1, 2).bmm(dout_KRD));
-    const at::Tensor dp_KRP = dout_KRD.bmm(keys_KPD(in.v_NKD, block).transpose(1, 2));
-    const at::Tensor dscores_KRP = at::_softmax_backward_data(dp_KRP, p_KRP, -1, p_KRP.scalar_type());
-    keys_KPD(gradients.k_NKD, block).add_(dscores_KRP.transpose(1, 2).bmm(q_KRD));
-    write_rows(gradients.q_NHD.narrow(0, block.begin, block.queries),
-               dscores_KRP.bmm(keys_KPD(in.k_NKD, block)).mul_(score_scale(shape)), shape);
-  });
+  if (!fits_cpu_kernels(qkv_NE)) return in_blocks_backward(dout_NF, qkv_NE, samples, shape);
+  RECORD_FUNCTION("rankwise::attention_backward", {});
+  at::Tensor dqkv_NE = at::zeros_like(qkv_NE);
+  attention_backward(rows_of(qkv_NE, samples.starts, shape), dout_NF.contiguous().const_data_ptr<float>(),
+                     dqkv_NE.mutable_data_ptr<float>());
   return dqkv_NE;
 }
 

@@ -24,17 +24,33 @@ struct QkvViews {
 };
 QkvViews split_qkv(const at::Tensor& qkv_NE, const AttentionShape& shape);
 
+// Where the samples of a batch lie. One of equal samples is attended to as a dense batch on GPUs.
+struct SampleLayout {
+  std::vector<int64_t> starts;  // [S + 1]: first row of each sample, then N
+  at::Tensor starts_S;          // the same in int32 on a CUDA device; undefined for CPUs
+
+  SampleLayout(std::vector<int64_t> sample_starts);  // implicit: on CPUs it is no more than that
+  SampleLayout(std::vector<int64_t> sample_starts, at::Device device);
+  int64_t longest() const;
+  bool equal() const;  // in length
+};
+
+// What the GPU kernels leave for backward. CPUs keep nothing and make the probabilities again.
+struct AttentionSaved {
+  at::Tensor logsumexp, seed, offset;
+};
+
 // Elements of one matrix of scores: queries go in blocks, so that a few of these are what attention needs beside its
 // inputs and outputs, however long a sample is. The constant is what stays in a CPU's cache.
 int64_t attention_block_elements(int64_t longest_sample, const AttentionShape& shape);
 
-// Output [N, H * D]. sample_starts: [S + 1]. Nothing else is kept for the backward pass, which makes the probabilities
-// again. 16-bit inputs are attended to in float32, which CPUs are quicker at.
-at::Tensor attention_forward(const at::Tensor& qkv_NE, const std::vector<int64_t>& sample_starts,
-                             const AttentionShape& shape);
-// dL/dqkv in one buffer like qkv.
-at::Tensor attention_backward(const at::Tensor& dout_NF, const at::Tensor& qkv_NE,
-                              const std::vector<int64_t>& sample_starts, const AttentionShape& shape);
+// Output [N, H * D]. saved may be null (evaluation). CPUs attend to 16-bit inputs in float32, which they are quicker
+// at.
+at::Tensor attention_forward(const at::Tensor& qkv_NE, const SampleLayout& samples, const AttentionShape& shape,
+                             AttentionSaved* saved);
+// dL/dqkv in one buffer like qkv, with what forward took, returned and saved.
+at::Tensor attention_backward(const at::Tensor& dout_NF, const at::Tensor& qkv_NE, const at::Tensor& out_NF,
+                              const AttentionSaved& saved, const SampleLayout& samples, const AttentionShape& shape);
 
 // Generation: queries of the newest tokens of one sequence over all its keys so far.
 // q [T, H, D], k and v [P, K, D] with P >= T; query t sees keys 0 .. P - T + t. Output [T, H * D].

@@ -44,6 +44,7 @@ struct Dropout {
 
 void BlockSaved::drop_attention() {
   for (auto* tensor : {&rstd1_N1, &qkv_linear.s_NR, &o_linear.s_NR, &unnormed_qk_NE, &qkv_NE, &out_NF}) tensor->reset();
+  attention = {};
 }
 
 void BlockSaved::drop_mlp() {
@@ -95,30 +96,28 @@ void Block::rotate(const at::Tensor& qkv_NE, const RopeAngles& angles, bool inve
              inverse);
 }
 
-at::Tensor Block::project_qkv(const at::Tensor& x_NC, const at::Tensor& rstd_N1, const DropoutContext* dropout,
-                              BlockSaved* saved) {
-  const at::Tensor normed_NC = rms_norm_apply(x_NC, rstd_N1, norm_weight("input_layernorm.weight"));
-  at::Tensor qkv_NE = qkv_.forward(normed_NC, {}, dropout, saved != nullptr ? &saved->qkv_linear : nullptr);
+at::Tensor Block::project_qkv(const at::Tensor& x_NC, const DropoutContext* dropout, BlockSaved* saved) {
+  const Normed normed = rms_norm(x_NC, norm_weight("input_layernorm.weight"), eps_);
+  if (saved != nullptr) saved->rstd1_N1 = normed.rstd_N1;
+  at::Tensor qkv_NE = qkv_.forward(normed.normed_NC, {}, dropout, saved != nullptr ? &saved->qkv_linear : nullptr);
   norm_heads(qkv_NE, saved);
   return qkv_NE;
 }
 
 at::Tensor Block::attention_half(const at::Tensor& x_NC, const BlockContext& context, BlockSaved& saved,
                                  bool with_output) {
-  saved.rstd1_N1 = rms_norm_rstd(x_NC, eps_);
-  saved.qkv_NE = project_qkv(x_NC, saved.rstd1_N1, Dropout(context, layer_, kQkvInput).get(), &saved);
+  saved.qkv_NE = project_qkv(x_NC, Dropout(context, layer_, kQkvInput).get(), &saved);
   rotate(saved.qkv_NE, context.angles, /*inverse=*/false);
-  saved.out_NF = attention_forward(saved.qkv_NE, context.batch->sample_starts, shape_);
+  saved.out_NF = attention_forward(saved.qkv_NE, context.samples, shape_, &saved.attention);
   if (!with_output) return {};
   return o_.forward(saved.out_NF, x_NC, Dropout(context, layer_, kOutputInput).get(), &saved.o_linear);
 }
 
 at::Tensor Block::mlp_half(const BlockContext& context, BlockSaved& saved, bool with_output) {
-  saved.rstd2_N1 = rms_norm_rstd(saved.middle_NC, eps_);
-  const at::Tensor normed_NC =
-      rms_norm_apply(saved.middle_NC, saved.rstd2_N1, norm_weight("post_attention_layernorm.weight"));
+  const Normed normed = rms_norm(saved.middle_NC, norm_weight("post_attention_layernorm.weight"), eps_);
+  saved.rstd2_N1 = normed.rstd_N1;
   saved.gate_up_NI2 =
-      gate_up_.forward(normed_NC, {}, Dropout(context, layer_, kGateUpInput).get(), &saved.gate_up_linear);
+      gate_up_.forward(normed.normed_NC, {}, Dropout(context, layer_, kGateUpInput).get(), &saved.gate_up_linear);
   if (!with_output) return {};
   return down_.forward(swiglu(saved.gate_up_NI2), saved.middle_NC, Dropout(context, layer_, kDownInput).get(),
                        &saved.down_linear);
@@ -151,21 +150,24 @@ at::Tensor Block::mlp_half_backward(at::Tensor dy_NC, const BlockContext& contex
   at::Tensor dnormed_NC =
       gate_up_.backward(saved.gate_up_NI2, normed_NC, gate_up_dropout.get(), saved.gate_up_linear, true);
   saved.gate_up_NI2.reset();
-  return dy_NC.add_(rms_norm_backward(std::move(dnormed_NC), saved.middle_NC, saved.rstd2_N1, weight));
+  add_rms_norm_backward(dy_NC, std::move(dnormed_NC), saved.middle_NC, saved.rstd2_N1, weight);
+  return dy_NC;
 }
 
 at::Tensor Block::attention_half_backward(at::Tensor dy_NC, const BlockContext& context, BlockSaved& saved,
                                           bool need_dx) {
   const Dropout o_dropout(context, layer_, kOutputInput), qkv_dropout(context, layer_, kQkvInput);
   const at::Tensor dout_NF = o_.backward(dy_NC, saved.out_NF, o_dropout.get(), saved.o_linear, true);
-  at::Tensor dqkv_NE = attention_backward(dout_NF, saved.qkv_NE, context.batch->sample_starts, shape_);
+  at::Tensor dqkv_NE =
+      attention_backward(dout_NF, saved.qkv_NE, saved.out_NF, saved.attention, context.samples, shape_);
   rotate(dqkv_NE, context.angles, /*inverse=*/true);
   norm_heads_backward(dqkv_NE, saved);
   const at::Tensor& weight = norm_weight("input_layernorm.weight");
   const at::Tensor normed_NC = rms_norm_apply(saved.x_NC, saved.rstd1_N1, weight);
   at::Tensor dnormed_NC = qkv_.backward(dqkv_NE, normed_NC, qkv_dropout.get(), saved.qkv_linear, need_dx);
   if (!need_dx) return {};
-  return dy_NC.add_(rms_norm_backward(std::move(dnormed_NC), saved.x_NC, saved.rstd1_N1, weight));
+  add_rms_norm_backward(dy_NC, std::move(dnormed_NC), saved.x_NC, saved.rstd1_N1, weight);
+  return dy_NC;
 }
 
 at::Tensor Block::backward(at::Tensor dy_NC, const BlockContext& context, ActivationPolicy policy, BlockSaved& saved,
@@ -177,15 +179,14 @@ at::Tensor Block::backward(at::Tensor dy_NC, const BlockContext& context, Activa
 }
 
 at::Tensor Block::extend(const at::Tensor& x_NC, const RopeAngles& angles, History& history) {
-  const at::Tensor qkv_NE = project_qkv(x_NC, rms_norm_rstd(x_NC, eps_), nullptr, nullptr);
+  const at::Tensor qkv_NE = project_qkv(x_NC, nullptr, nullptr);
   rotate(qkv_NE, angles, /*inverse=*/false);
   const QkvViews views = split_qkv(qkv_NE, shape_);
   history.k_PKD = history.k_PKD.defined() ? at::cat({history.k_PKD, views.k_NKD}) : views.k_NKD.contiguous();
   history.v_PKD = history.v_PKD.defined() ? at::cat({history.v_PKD, views.v_NKD}) : views.v_NKD.contiguous();
   const at::Tensor out_NF = attention_with_history(views.q_NHD, history.k_PKD, history.v_PKD, shape_);
   const at::Tensor middle_NC = o_.forward(out_NF, x_NC, nullptr, nullptr);
-  const at::Tensor normed_NC =
-      rms_norm_apply(middle_NC, rms_norm_rstd(middle_NC, eps_), norm_weight("post_attention_layernorm.weight"));
+  const at::Tensor normed_NC = rms_norm(middle_NC, norm_weight("post_attention_layernorm.weight"), eps_).normed_NC;
   return down_.forward(swiglu(gate_up_.forward(normed_NC, {}, nullptr, nullptr)), middle_NC, nullptr, nullptr);
 }
 

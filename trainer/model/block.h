@@ -25,6 +25,7 @@ enum class ActivationPolicy {
 // Everything about a batch that blocks share.
 struct BlockContext {
   const Batch* batch;
+  SampleLayout samples;
   RopeAngles angles;
   bool training;  // keep for backward, and apply dropout
   uint64_t dropout_seed;
@@ -39,7 +40,8 @@ struct BlockSaved {
   at::Tensor unnormed_qk_NE;  // q and k before their norm (Qwen3), else undefined
   at::Tensor qkv_NE;          // after norm and rotation
   at::Tensor out_NF;          // attention's output
-  at::Tensor middle_NC;       // between the halves
+  AttentionSaved attention;
+  at::Tensor middle_NC;  // between the halves
   at::Tensor rstd2_N1;
   LinearSaved gate_up_linear, down_linear;
   at::Tensor gate_up_NI2;  // [gate | up] before the activation
@@ -71,8 +73,7 @@ class Block {
   at::Tensor mlp_half(const BlockContext& context, BlockSaved& saved, bool with_output);
   at::Tensor attention_half_backward(at::Tensor dy_NC, const BlockContext& context, BlockSaved& saved, bool need_dx);
   at::Tensor mlp_half_backward(at::Tensor dy_NC, const BlockContext& context, BlockSaved& saved);
-  at::Tensor project_qkv(const at::Tensor& x_NC, const at::Tensor& rstd_N1, const DropoutContext* dropout,
-                         BlockSaved* saved);
+  at::Tensor project_qkv(const at::Tensor& x_NC, const DropoutContext* dropout, BlockSaved* saved);
   void norm_heads(at::Tensor& qkv_NE, BlockSaved* saved) const;
   void norm_heads_backward(at::Tensor& dqkv_NE, const BlockSaved& saved) const;
   void rotate(const at::Tensor& qkv_NE, const RopeAngles& angles, bool inverse) const;

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
+#include "trainer/model/gpu.h"
 #include "trainer/model/loss.h"
 #include "trainer/model/norm.h"
 #include "trainer/model/products.h"
@@ -13,8 +14,6 @@ namespace {
 constexpr const char* kEmbedding = "model.embed_tokens.weight";
 constexpr const char* kHead = "lm_head.weight";
 constexpr const char* kFinalNorm = "model.norm.weight";
-
-at::Tensor tensor_of(const std::vector<int64_t>& values) { return at::tensor(values, at::kLong); }
 
 UnitSpec block_unit(const ModelConfig& c, int64_t layer) {
   const std::string prefix = fmt::format("model.layers.{}.", layer);
@@ -88,10 +87,13 @@ std::vector<LinearGroup*> Decoder::groups() {
   return all;
 }
 
+at::Tensor Decoder::here(const std::vector<int64_t>& values) const { return upload(values, store_.device()); }
+
 BlockContext Decoder::context_of(const Batch& batch, const StepContext* step) const {
-  const RopeAngles angles = rope_.angles(tensor_of(batch.positions), dtype_);
-  if (step == nullptr) return {&batch, angles, false, 0, 0, 0.0};
-  return {&batch, angles, true, step->dropout_seed, step->step, step->dropout};
+  const RopeAngles angles = rope_.angles(here(batch.positions), dtype_);
+  const SampleLayout samples(batch.sample_starts, store_.device());
+  if (step == nullptr) return {&batch, samples, angles, false, 0, 0, 0.0};
+  return {&batch, samples, angles, true, step->dropout_seed, step->step, step->dropout};
 }
 
 at::Tensor Decoder::embed(const at::Tensor& ids_N) {
@@ -110,37 +112,35 @@ at::Tensor Decoder::run_blocks(at::Tensor x_NC, const BlockContext& context, std
   return x_NC;
 }
 
-double Decoder::evaluate(const Batch& batch) {
+at::Tensor Decoder::evaluate(const Batch& batch) {
   const at::NoGradGuard no_grad;
   store_.travel(Direction::kForward);
-  const at::Tensor x_NC = run_blocks(embed(tensor_of(batch.ids)), context_of(batch, nullptr), nullptr);
-  const at::Tensor rows_MC = x_NC.index_select(0, tensor_of(batch.target_rows));
-  const at::Tensor hidden_MC =
-      rms_norm_apply(rows_MC, rms_norm_rstd(rows_MC, config_.rms_norm_eps), store_.replicated(kFinalNorm));
-  return head_loss(hidden_MC, store_.weight(head_), tensor_of(batch.targets), false).sum;
+  const at::Tensor x_NC = run_blocks(embed(here(batch.ids)), context_of(batch, nullptr), nullptr);
+  const at::Tensor rows_MC = x_NC.index_select(0, here(batch.target_rows));
+  const at::Tensor hidden_MC = rms_norm(rows_MC, store_.replicated(kFinalNorm), config_.rms_norm_eps).normed_NC;
+  return head_loss(hidden_MC, store_.weight(head_), here(batch.targets), false).sum;
 }
 
-double Decoder::train(const Batch& batch, const StepContext& step, const std::function<void(ModelPhase)>& on_phase,
-                      at::Tensor* dembedding_NC) {
+at::Tensor Decoder::train(const Batch& batch, const StepContext& step, const std::function<void(ModelPhase)>& on_phase,
+                          at::Tensor* dembedding_NC) {
   const at::NoGradGuard no_grad;
   on_phase(ModelPhase::kForward);
   store_.travel(Direction::kForward);
   const BlockContext context = context_of(batch, &step);
   std::vector<BlockSaved> saved(blocks_.size());
-  at::Tensor x_NC = run_blocks(embed(tensor_of(batch.ids)), context, &saved);
+  at::Tensor x_NC = run_blocks(embed(here(batch.ids)), context, &saved);
 
-  const at::Tensor target_rows_M = tensor_of(batch.target_rows);
+  const at::Tensor target_rows_M = here(batch.target_rows);
   const at::Tensor rows_MC = x_NC.index_select(0, target_rows_M);
   const at::Tensor& norm_C = store_.replicated(kFinalNorm);
-  const at::Tensor rstd_M1 = rms_norm_rstd(rows_MC, config_.rms_norm_eps);
-  HeadLoss loss =
-      head_loss(rms_norm_apply(rows_MC, rstd_M1, norm_C), store_.weight(head_), tensor_of(batch.targets), true);
+  const Normed normed = rms_norm(rows_MC, norm_C, config_.rms_norm_eps);
+  HeadLoss loss = head_loss(normed.normed_NC, store_.weight(head_), here(batch.targets), true);
 
   on_phase(ModelPhase::kBackward);
   store_.travel(Direction::kBackward);
   at::Tensor dx_NC = at::zeros_like(x_NC);
   x_NC.reset();
-  dx_NC.index_copy_(0, target_rows_M, rms_norm_backward(std::move(loss.dhidden_MC), rows_MC, rstd_M1, norm_C));
+  dx_NC.index_copy_(0, target_rows_M, rms_norm_backward(std::move(loss.dhidden_MC), rows_MC, normed.rstd_N1, norm_C));
   for (size_t layer = blocks_.size(); layer-- > 0;) {
     const bool need_dx = layer > 0 || dembedding_NC != nullptr;
     dx_NC = blocks_[layer].backward(std::move(dx_NC), context, policy_, saved[layer], need_dx);
@@ -150,12 +150,12 @@ double Decoder::train(const Batch& batch, const StepContext& step, const std::fu
   return loss.sum;
 }
 
-double Decoder::forward_backward(const Batch& batch, const StepContext& step,
-                                 const std::function<void(ModelPhase)>& on_phase) {
+at::Tensor Decoder::forward_backward(const Batch& batch, const StepContext& step,
+                                     const std::function<void(ModelPhase)>& on_phase) {
   return train(batch, step, on_phase, nullptr);
 }
 
-double Decoder::forward_backward(const Batch& batch, const StepContext& step, at::Tensor* dembedding_NC) {
+at::Tensor Decoder::forward_backward(const Batch& batch, const StepContext& step, at::Tensor* dembedding_NC) {
   return train(
       batch, step, [](ModelPhase) {}, dembedding_NC);
 }
@@ -163,9 +163,8 @@ double Decoder::forward_backward(const Batch& batch, const StepContext& step, at
 at::Tensor Decoder::logits(const Batch& batch) {
   const at::NoGradGuard no_grad;
   store_.travel(Direction::kForward);
-  const at::Tensor x_NC = run_blocks(embed(tensor_of(batch.ids)), context_of(batch, nullptr), nullptr);
-  const at::Tensor hidden_NC =
-      rms_norm_apply(x_NC, rms_norm_rstd(x_NC, config_.rms_norm_eps), store_.replicated(kFinalNorm));
+  const at::Tensor x_NC = run_blocks(embed(here(batch.ids)), context_of(batch, nullptr), nullptr);
+  const at::Tensor hidden_NC = rms_norm(x_NC, store_.replicated(kFinalNorm), config_.rms_norm_eps).normed_NC;
   return to_logits(hidden_NC);
 }
 
@@ -173,16 +172,15 @@ at::Tensor Decoder::extend(const std::vector<int64_t>& ids, History& history) {
   const at::NoGradGuard no_grad;
   store_.travel(Direction::kForward);
   history.blocks.resize(blocks_.size());
-  const at::Tensor positions_N =
-      at::arange(history.num_tokens, history.num_tokens + static_cast<int64_t>(ids.size()), at::kLong);
+  const at::Tensor positions_N = at::arange(history.num_tokens, history.num_tokens + static_cast<int64_t>(ids.size()),
+                                            at::TensorOptions().dtype(at::kLong).device(store_.device()));
   const RopeAngles angles = rope_.angles(positions_N, dtype_);
-  at::Tensor x_NC = embed(tensor_of(ids));
+  at::Tensor x_NC = embed(here(ids));
   for (size_t layer = 0; layer < blocks_.size(); ++layer)
     x_NC = blocks_[layer].extend(x_NC, angles, history.blocks[layer]);
   history.num_tokens += static_cast<int64_t>(ids.size());
   const at::Tensor last_1C = x_NC.narrow(0, x_NC.size(0) - 1, 1);
-  const at::Tensor hidden_1C =
-      rms_norm_apply(last_1C, rms_norm_rstd(last_1C, config_.rms_norm_eps), store_.replicated(kFinalNorm));
+  const at::Tensor hidden_1C = rms_norm(last_1C, store_.replicated(kFinalNorm), config_.rms_norm_eps).normed_NC;
   return to_logits(hidden_1C).squeeze(0);
 }
 

@@ -34,14 +34,16 @@ class Decoder {
   std::vector<LinearGroup*> groups();  // all linear layers, block by block, in the order of the model
   void set_policy(ActivationPolicy policy) { policy_ = policy; }
 
-  // Sum of -log p(target) over the batch; no gradient, no dropout.
-  double evaluate(const Batch& batch);
+  // Sum of -log p(target) over the batch, a float64 scalar on the base's device, which may still be at work on it; no
+  // gradient, no dropout.
+  at::Tensor evaluate(const Batch& batch);
 
-  // Forward, then backward: adds d(loss sum)/d(A and B) to the adapter's gradients. Returns the loss sum.
-  // on_phase is called as each half begins.
-  double forward_backward(const Batch& batch, const StepContext& step, const std::function<void(ModelPhase)>& on_phase);
+  // Forward, then backward: adds d(loss sum)/d(A and B) to the adapter's gradients. Returns the loss sum,
+  // as evaluate() does. on_phase is called as each half begins.
+  at::Tensor forward_backward(const Batch& batch, const StepContext& step,
+                              const std::function<void(ModelPhase)>& on_phase);
   // The same, with the gradient of the embedding's output [N, C] too: for tests.
-  double forward_backward(const Batch& batch, const StepContext& step, at::Tensor* dembedding_NC);
+  at::Tensor forward_backward(const Batch& batch, const StepContext& step, at::Tensor* dembedding_NC);
 
   at::Tensor logits(const Batch& batch);  // [N, V], for tests and inspection
 
@@ -53,12 +55,13 @@ class Decoder {
   at::Tensor extend(const std::vector<int64_t>& ids, History& history);
 
  private:
+  at::Tensor here(const std::vector<int64_t>& values) const;  // on the base's device
   BlockContext context_of(const Batch& batch, const StepContext* step) const;
   at::Tensor embed(const at::Tensor& ids_N);
   at::Tensor to_logits(const at::Tensor& hidden_NC);
   at::Tensor run_blocks(at::Tensor x_NC, const BlockContext& context, std::vector<BlockSaved>* saved);
-  double train(const Batch& batch, const StepContext& step, const std::function<void(ModelPhase)>& on_phase,
-               at::Tensor* dembedding_NC);
+  at::Tensor train(const Batch& batch, const StepContext& step, const std::function<void(ModelPhase)>& on_phase,
+                   at::Tensor* dembedding_NC);
 
   ModelConfig config_;
   FrozenStore& store_;

@@ -17,7 +17,9 @@ struct DropoutKey {
   int64_t input_group;  // layers that share an input share a mask: q, k, v one and gate, up another
 };
 
-// [N, width] of 0 (with probability p) and 1 / (1 - p), in dtype.
-at::Tensor dropout_mask(const DropoutKey& key, const Batch& batch, int64_t width, double p, at::ScalarType dtype);
+// [N, width] of 0 (with probability p) and 1 / (1 - p), in the dtype and on the device of `options`: the same numbers
+// on every device.
+at::Tensor dropout_mask(const DropoutKey& key, const Batch& batch, int64_t width, double p,
+                        const at::TensorOptions& options);
 
 }  // namespace rankwise

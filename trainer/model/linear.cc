@@ -104,8 +104,7 @@ at::Tensor LinearGroup::forward(const at::Tensor& x_NI, const at::Tensor& residu
   if (slices_.empty()) return multiply(x_NI, residual_NO, {});
   const bool drops = dropout != nullptr && dropout->p > 0;
   const at::Tensor kept_NI =
-      drops ? dropout_mask(dropout->key, *dropout->batch, x_NI.size(1), dropout->p, x_NI.scalar_type()).mul_(x_NI)
-            : x_NI;
+      drops ? dropout_mask(dropout->key, *dropout->batch, x_NI.size(1), dropout->p, x_NI.options()).mul_(x_NI) : x_NI;
   const at::Tensor s_NR = narrow_product(kept_NI, a_RI_.t());
   if (saved != nullptr) saved->s_NR = s_NR;
   return multiply(x_NI, residual_NO, s_NR);
@@ -130,7 +129,7 @@ at::Tensor LinearGroup::backward(const at::Tensor& dy_NO, const at::Tensor& x_NI
     grad_a_RI_.add_(ds_NR.t().mm(x_NI));
     return need_dx ? multiply_transposed(dy_NO, ds_NR) : at::Tensor();
   }
-  at::Tensor mask_NI = dropout_mask(dropout->key, *dropout->batch, x_NI.size(1), dropout->p, x_NI.scalar_type());
+  at::Tensor mask_NI = dropout_mask(dropout->key, *dropout->batch, x_NI.size(1), dropout->p, x_NI.options());
   grad_a_RI_.add_(ds_NR.t().mm(mask_NI.mul(x_NI)));
   return need_dx ? multiply_transposed(dy_NO, {}).addcmul_(mask_NI, ds_NR.mm(a_RI_)) : at::Tensor();
 }

@@ -4,6 +4,7 @@
 #include <ATen/record_function.h>
 
 #include "trainer/kernels/rows.h"
+#include "trainer/model/gpu.h"
 #include "trainer/model/products.h"
 
 namespace rankwise {
@@ -31,30 +32,57 @@ RowStatistics exponentiate(at::Tensor& logits_mV) {
   return made;
 }
 
+// What a chunk's logits turn into: the gradient of the sum of losses is values / divisor.
+struct LogitGradient {
+  at::Tensor loss;        // float64 scalar
+  at::Tensor values_mV;   // in the logits' memory where that is wide enough
+  at::Tensor divisor_m1;  // undefined: 1
+};
+
+// The division waits for the narrow side.
+LogitGradient cross_entropy(const at::Tensor& logits_mV, const at::Tensor& targets_m, bool with_gradient) {
+  const at::Tensor targets_m1 = targets_m.unsqueeze(1);
+  at::Tensor values_mV = logits_mV.to(logits_mV.scalar_type() == at::kDouble ? at::kDouble : at::kFloat);
+  const at::Tensor target_logit_m1 = values_mV.gather(1, targets_m1);
+  const auto [largest_m1, sum_m1] = exponentiate(values_mV);
+  const at::Tensor loss = (sum_m1.log() + (largest_m1 - target_logit_m1)).sum(at::kDouble);
+  if (with_gradient) values_mV.scatter_add_(1, targets_m1, sum_m1.neg());
+  return {loss, values_mV, sum_m1};
+}
+
+LogitGradient gpu_cross_entropy(const at::Tensor& logits_mV, const at::Tensor& targets_m, bool with_gradient) {
+  const at::Tensor loss_m = at::empty({logits_mV.size(0)}, logits_mV.options().dtype(at::kFloat));
+  launch(gpu_row_kernels().cross_entropy, GpuCrossEntropy{.type = gpu_type(logits_mV),
+                                                          .logits_NV = logits_mV.mutable_data_ptr(),
+                                                          .targets_N = targets_m.const_data_ptr<int64_t>(),
+                                                          .loss_N = loss_m.mutable_data_ptr<float>(),
+                                                          .rows = logits_mV.size(0),
+                                                          .columns = logits_mV.size(1),
+                                                          .with_gradient = with_gradient});
+  return {loss_m.sum(at::kDouble), logits_mV, {}};
+}
+
 }  // namespace
 
 HeadLoss head_loss(const at::Tensor& hidden_MC, const at::Tensor& head_VC, const at::Tensor& targets_M,
                    bool with_gradient) {
-  HeadLoss loss;
+  HeadLoss loss{at::zeros({}, hidden_MC.options().dtype(at::kDouble)), {}};
   if (with_gradient) loss.dhidden_MC = at::empty_like(hidden_MC);
-  const auto sum_type = hidden_MC.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
   const int64_t num_rows = hidden_MC.size(0), chunk = head_chunk_rows(hidden_MC.device());
   for (int64_t begin = 0; begin < num_rows; begin += chunk) {
     const int64_t rows = std::min(chunk, num_rows - begin);
-    const at::Tensor hidden = hidden_MC.narrow(0, begin, rows);
-    const at::Tensor targets_m1 = targets_M.narrow(0, begin, rows).unsqueeze(1);
+    const at::Tensor hidden = hidden_MC.narrow(0, begin, rows), targets_m = targets_M.narrow(0, begin, rows);
     const Product to_logits[] = {{hidden, head_VC.t()}};
-    at::Tensor values_mV = sum_products({}, to_logits).to(sum_type);
-    const at::Tensor target_logit_m1 = values_mV.gather(1, targets_m1);
-    const auto [largest_m1, sum_m1] = exponentiate(values_mV);
-    loss.sum += (sum_m1.log() + (largest_m1 - target_logit_m1)).sum(at::kDouble).item<double>();
+    at::Tensor logits_mV = sum_products({}, to_logits);
+    const bool on_gpu = logits_mV.is_cuda() && logits_mV.scalar_type() != at::kDouble;
+    const LogitGradient gradient = on_gpu ? gpu_cross_entropy(logits_mV, targets_m, with_gradient)
+                                          : cross_entropy(logits_mV, targets_m, with_gradient);
+    loss.sum.add_(gradient.loss);
     if (!with_gradient) continue;
-    // The gradient of a row's loss is values / sum - 1 at the target; the division waits for the narrow side.
-    values_mV.scatter_add_(1, targets_m1, sum_m1.neg());
-    const Product to_hidden[] = {{values_mV.to(hidden.scalar_type()), head_VC}};
+    const Product to_hidden[] = {{gradient.values_mV.to(hidden.scalar_type()), head_VC}};
     at::Tensor dhidden = loss.dhidden_MC.narrow(0, begin, rows);
     sum_products(dhidden, {}, to_hidden);
-    dhidden.div_(sum_m1);
+    if (gradient.divisor_m1.defined()) dhidden.div_(gradient.divisor_m1);
   }
   return loss;
 }

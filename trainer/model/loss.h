@@ -10,7 +10,7 @@
 namespace rankwise {
 
 struct HeadLoss {
-  double sum = 0;         // of -log p(target) over the M rows
+  at::Tensor sum;         // of -log p(target) over the M rows: a float64 scalar on the device of the rows
   at::Tensor dhidden_MC;  // d(sum) / d(hidden); undefined when no gradient was asked for
 };
 

@@ -69,7 +69,7 @@ at::Tensor sum_products(const at::Tensor& start, std::span<const Product> produc
 }
 
 at::Tensor narrow_product(const at::Tensor& left, const at::Tensor& right) {
-  return right.t().mm(left.t()).t().contiguous();
+  return left.is_cpu() ? right.t().mm(left.t()).t().contiguous() : left.mm(right);
 }
 
 }  // namespace rankwise

@@ -22,7 +22,7 @@ at::Tensor sum_products(const at::Tensor& start, std::span<const Product> produc
 // Whether trainer/kernels/ takes this tensor: float32, in one piece, on a CPU that they know.
 bool fits_cpu_kernels(const at::Tensor& tensor) noexcept;
 
-// left right, where right has few columns: a shape that libraries are slow at unless it is computed transposed.
+// left right, where right has few columns: a shape that CPU libraries are slow at unless it is computed transposed.
 at::Tensor narrow_product(const at::Tensor& left, const at::Tensor& right);
 
 }  // namespace rankwise

@@ -5,6 +5,8 @@
 #include <cmath>
 #include <numbers>
 
+#include "trainer/model/gpu.h"
+
 namespace rankwise {
 namespace {
 
@@ -32,11 +34,24 @@ Rope::Rope(const ModelConfig& config) {
 }
 
 RopeAngles Rope::angles(const at::Tensor& positions_N, at::ScalarType dtype) const {
-  const at::Tensor angle_ND = at::outer(positions_N.to(at::kFloat), inverse_frequency_D_);
+  const at::Tensor angle_ND =
+      at::outer(positions_N.to(at::kFloat), inverse_frequency_D_.to(positions_N.device(), /*non_blocking=*/true));
   return {angle_ND.cos().to(dtype).unsqueeze_(1), angle_ND.sin().to(dtype).unsqueeze_(1)};
 }
 
 void apply_rope(at::Tensor x_NHD, const RopeAngles& angles, bool inverse) {
+  if (fits_gpu_kernels(angles.cos_N1D) && x_NHD.scalar_type() == angles.cos_N1D.scalar_type() && x_NHD.stride(2) == 1 &&
+      x_NHD.stride(1) == x_NHD.size(2)) {
+    return launch(gpu_row_kernels().rope, GpuRope{.type = gpu_type(x_NHD),
+                                                  .x_NHD = x_NHD.mutable_data_ptr(),
+                                                  .cos_ND = angles.cos_N1D.const_data_ptr(),
+                                                  .sin_ND = angles.sin_N1D.const_data_ptr(),
+                                                  .rows = x_NHD.size(0),
+                                                  .stride = x_NHD.stride(0),
+                                                  .heads = x_NHD.size(1),
+                                                  .head_dim = x_NHD.size(2),
+                                                  .inverse = inverse});
+  }
   const auto halves = x_NHD.chunk(2, -1);
   at::Tensor first = halves[0], second = halves[1];
   const double sign = inverse ? -1.0 : 1.0;

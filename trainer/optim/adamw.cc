@@ -2,11 +2,14 @@
 
 #include <ATen/Dispatch.h>
 #include <ATen/Parallel.h>
+#include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros_like.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "base/check.h"
+#include "trainer/optim/clip.h"
 
 namespace rankwise {
 namespace {
@@ -16,7 +19,7 @@ struct Coefficients {
 };
 
 template <typename T>
-void update(T* p, T* m, T* v, const T* g, int64_t count, const Coefficients& c) {
+void update_range(T* p, T* m, T* v, const T* g, int64_t count, const Coefficients& c) {
   const T keep = static_cast<T>(c.keep), beta1 = static_cast<T>(c.beta1), beta2 = static_cast<T>(c.beta2);
   const T other1 = static_cast<T>(1.0 - c.beta1), other2 = static_cast<T>(1.0 - c.beta2);
   const T step_size = static_cast<T>(c.step_size), root = static_cast<T>(c.inverse_root_correction2);
@@ -39,6 +42,15 @@ AdamW::AdamW(at::Tensor parameters, const AdamWOptions& options)
   RW_CHECK(parameters_.is_contiguous() && parameters_.dim() == 1, Error, "AdamW works on one flat buffer");
 }
 
+at::Tensor AdamW::update(const at::Tensor& gradients, const at::Tensor& targets, const at::Tensor& nonfinite,
+                         double learning_rate, double max_grad_norm) {
+  const double scale = 1.0 / std::max(1.0, targets.item<double>());
+  const double norm = gradient_norm(gradients) * scale;
+  const bool applied = nonfinite.item<double>() <= 0 && std::isfinite(norm);
+  if (applied) step(gradients, learning_rate, scale * clip_factor(norm, max_grad_norm));
+  return at::tensor({norm, applied ? 1.0 : 0.0}, at::kDouble);
+}
+
 void AdamW::step(const at::Tensor& gradients, double learning_rate, double gradient_scale) {
   ++steps_;
   const double t = static_cast<double>(steps_);
@@ -54,7 +66,7 @@ void AdamW::step(const at::Tensor& gradients, double learning_rate, double gradi
          *v = second_moment_.data_ptr<scalar_t>();
     const auto* g = gradients.const_data_ptr<scalar_t>();
     at::parallel_for(0, parameters_.numel(), 32768, [&](int64_t begin, int64_t end) {
-      update(p + begin, m + begin, v + begin, g + begin, end - begin, c);
+      update_range(p + begin, m + begin, v + begin, g + begin, end - begin, c);
     });
   });
 }

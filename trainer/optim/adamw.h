@@ -18,7 +18,13 @@ class AdamW {
  public:
   // parameters: flat, contiguous, float32 or float64; kept and updated in place.
   AdamW(at::Tensor parameters, const AdamWOptions& options);
-  // One update with `gradients` times gradient_scale (1 / target tokens, clipping).
+  // One update where the parameters lie, of which the host need not know the outcome: gradients are divided by
+  // `targets` (at least 1) and clipped to max_grad_norm (0: not). Left out where `nonfinite` is positive or the norm is
+  // not finite. targets, nonfinite: float64 scalars. Returns Outcome as float64 on the same device.
+  enum Outcome { kNorm, kApplied, kNumOutcomes };  // norm: before clipping
+  at::Tensor update(const at::Tensor& gradients, const at::Tensor& targets, const at::Tensor& nonfinite,
+                    double learning_rate, double max_grad_norm);
+  // One update on the host, with `gradients` times gradient_scale.
   void step(const at::Tensor& gradients, double learning_rate, double gradient_scale);
 
   // For checkpoints.

@@ -2,6 +2,8 @@
 
 #include <ATen/Dispatch.h>
 #include <ATen/Parallel.h>
+#include <ATen/ops/linalg_vector_norm.h>
+#include <ATen/ops/scalar_tensor.h>
 
 #include <algorithm>
 #include <cmath>
@@ -29,7 +31,8 @@ double sum_of_squares(const T* values, int64_t count) {
 
 // Not linalg_vector_norm: that makes a float64 copy of the whole buffer first. The blocks are the same for any number
 // of threads, and so is the sum.
-double gradient_norm(const at::Tensor& gradients) {
+at::Tensor sum_of_squares(const at::Tensor& gradients) {
+  if (!gradients.is_cpu()) return at::linalg_vector_norm(gradients).to(at::kDouble).square_();
   const int64_t count = gradients.numel();
   std::vector<double> sums(static_cast<size_t>((count + kBlock - 1) / kBlock));
   AT_DISPATCH_FLOATING_TYPES(gradients.scalar_type(), "gradient_norm", [&] {
@@ -39,8 +42,10 @@ double gradient_norm(const at::Tensor& gradients) {
         sums[static_cast<size_t>(b)] = sum_of_squares(values + b * kBlock, std::min(kBlock, count - b * kBlock));
     });
   });
-  return std::sqrt(std::accumulate(sums.begin(), sums.end(), 0.0));
+  return at::scalar_tensor(std::accumulate(sums.begin(), sums.end(), 0.0), at::kDouble);
 }
+
+double gradient_norm(const at::Tensor& gradients) { return std::sqrt(sum_of_squares(gradients).item<double>()); }
 
 double clip_factor(double norm, double max_norm) {
   return max_norm <= 0 ? 1.0 : std::min(1.0, max_norm / (norm + 1e-6));

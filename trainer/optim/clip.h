@@ -5,7 +5,9 @@
 
 namespace rankwise {
 
-// L2 norm of a flat, contiguous buffer on the CPU, accumulated in float64; not finite if any element is not.
+// Of a flat, contiguous buffer, in float64 where it lies; not finite if any element is not.
+at::Tensor sum_of_squares(const at::Tensor& gradients);
+// Its root, the L2 norm. Waits for a device.
 double gradient_norm(const at::Tensor& gradients);
 // The factor that brings `norm` to max_norm: 1 where it is below, or where max_norm is 0 (no clipping).
 double clip_factor(double norm, double max_norm);

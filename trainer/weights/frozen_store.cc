@@ -1,6 +1,8 @@
 #include "trainer/weights/frozen_store.h"
 
 #include <ATen/ATen.h>
+#include <c10/core/Event.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 
 #include <algorithm>
 #include <chrono>
@@ -10,14 +12,6 @@
 #include "trainer/weights/tensor_memory.h"
 
 namespace rankwise {
-namespace {
-
-void check_shape(const TensorEntry& entry, const std::vector<int64_t>& expected) {
-  RW_CHECK(entry.shape == expected, DataError, "tensor {}: shape [{}] in the file, config.json asks for [{}]",
-           entry.name, fmt::join(entry.shape, ", "), fmt::join(expected, ", "));
-}
-
-}  // namespace
 
 struct FrozenStore::Unit {
   PlacedUnit placed;
@@ -31,18 +25,34 @@ struct FrozenStore::Pool {
   std::vector<Work> pending;
 };
 
+namespace {
+
+c10::Event timed_event(at::Device device) { return {device.type(), c10::EventFlag::BACKEND_DEFAULT}; }
+
+}  // namespace
+
+// The compute stream's time between two points, on a device.
+struct FrozenStore::ExposedWait {
+  c10::Event begin, end;
+};
+
 FrozenStore::~FrozenStore() = default;
 
 FrozenStore::FrozenStore(const ModelFiles& files, FrozenSpec spec, std::unique_ptr<Communicator> shard_group,
                          const FrozenStoreOptions& options)
+    : FrozenStore(std::make_unique<TensorLoader>(files), std::move(spec), std::move(shard_group), options) {}
+
+FrozenStore::FrozenStore(std::unique_ptr<WeightSource> source, FrozenSpec spec,
+                         std::unique_ptr<Communicator> shard_group, const FrozenStoreOptions& options)
     : spec_(std::move(spec)), group_(std::move(shard_group)), options_(options) {
   const c10::ScalarType matrix_dtype = options_.matrix_dtype.value_or(options_.dtype);
-  const auto tensor_options = at::TensorOptions().dtype(matrix_dtype);
+  const auto tensor_options = at::TensorOptions().dtype(matrix_dtype).device(options_.device);
   const int64_t element_bytes = static_cast<int64_t>(c10::elementSize(matrix_dtype));
   std::vector<PlacedUnit> placed;
   for (const auto& unit : spec_.units) placed.push_back(place_unit(unit, group_->size()));
   for (const auto& unit : placed) units_.push_back({unit, {}, {}, {}});
-  load(files);
+  load(*source);
+  source.reset();
 
   const bool sharded = group_->size() > 1;
   const auto resident = choose_resident_units(placed, element_bytes, sharded ? options_.resident_bytes : 0);
@@ -70,35 +80,36 @@ FrozenStore::FrozenStore(const ModelFiles& files, FrozenSpec spec, std::unique_p
   }
 }
 
-void FrozenStore::load(const ModelFiles& files) {
+void FrozenStore::load(WeightSource& source) {
   const TensorScope scope(TensorKind::kBaseShard);
-  TensorLoader loader(files);
-  for (auto& unit : units_) load_unit(files, loader, unit);
-  load_replicated(files, loader);
-  nonfinite_ = loader.nonfinite_tensors();
-  at::Tensor sum = at::full({1}, static_cast<int64_t>(loader.fingerprint()), at::kLong);
+  for (auto& unit : units_) load_unit(source, unit);
+  load_replicated(source);
+  nonfinite_ = source.nonfinite_tensors();
+  at::Tensor sum = at::full({1}, static_cast<int64_t>(source.fingerprint()),
+                            at::TensorOptions().dtype(at::kLong).device(options_.device));
   group_->all_reduce(sum, Reduce::kSum).wait();
   fingerprint_ = static_cast<uint64_t>(sum.item<int64_t>());
 }
 
-void FrozenStore::load_unit(const ModelFiles& files, TensorLoader& loader, Unit& unit) {
-  unit.shard = at::zeros({unit.placed.shard_elements},
-                         at::TensorOptions().dtype(options_.matrix_dtype.value_or(options_.dtype)));
+void FrozenStore::load_unit(WeightSource& source, Unit& unit) {
+  unit.shard =
+      at::zeros({unit.placed.shard_elements},
+                at::TensorOptions().dtype(options_.matrix_dtype.value_or(options_.dtype)).device(options_.device));
   const int64_t shard_begin = unit.placed.shard_elements * group_->rank();
   const int64_t shard_end = shard_begin + unit.placed.shard_elements;
   for (const auto& matrix : unit.placed.matrices) {
-    check_shape(files.entry(matrix.name), matrix.shape);
+    source.require(matrix.name, matrix.shape);
     const int64_t begin = std::max(shard_begin, matrix.begin), end = std::min(shard_end, matrix.end);
     if (begin >= end) continue;
-    loader.load(matrix.name, begin - matrix.begin, unit.shard.narrow(0, begin - shard_begin, end - begin), true);
+    source.load(matrix.name, begin - matrix.begin, unit.shard.narrow(0, begin - shard_begin, end - begin), true);
   }
 }
 
-void FrozenStore::load_replicated(const ModelFiles& files, TensorLoader& loader) {
+void FrozenStore::load_replicated(WeightSource& source) {
   for (const auto& vector : spec_.replicated) {
-    check_shape(files.entry(vector.name), vector.shape);
-    at::Tensor whole = at::empty(vector.shape, at::TensorOptions().dtype(options_.dtype));
-    loader.load(vector.name, 0, whole.view({-1}), group_->rank() == 0);
+    source.require(vector.name, vector.shape);
+    at::Tensor whole = at::empty(vector.shape, at::TensorOptions().dtype(options_.dtype).device(options_.device));
+    source.load(vector.name, 0, whole.view({-1}), group_->rank() == 0);
     replicated_.emplace(vector.name, std::move(whole));
   }
 }
@@ -138,12 +149,34 @@ const at::Tensor& FrozenStore::whole(int index) {
   auto& unit = units_[static_cast<size_t>(index)];
   for (const auto& action : schedule_->touch(index, direction_)) gather(action);
   if (group_->size() == 1) return unit.shard;
-  const auto start = std::chrono::steady_clock::now();
   const int slot = schedule_->slot_of(index);
   auto& pool = pools_[static_cast<size_t>(unit.placed.pool)];
-  (slot < 0 ? unit.pending : pool.pending[static_cast<size_t>(slot)]).wait();
-  wait_seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  wait_for(slot < 0 ? unit.pending : pool.pending[static_cast<size_t>(slot)]);
   return slot < 0 ? unit.resident : pool.buffers[static_cast<size_t>(slot)];
+}
+
+void FrozenStore::wait_for(Work& work) {
+  if (options_.device.is_cpu()) {
+    const auto start = std::chrono::steady_clock::now();
+    work.wait();
+    wait_seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    return;
+  }
+  if (!work.pending()) return;
+  const c10::Stream stream = c10::impl::VirtualGuardImpl(options_.device.type()).getStream(options_.device);
+  ExposedWait exposed{timed_event(options_.device), timed_event(options_.device)};
+  exposed.begin.record(stream);
+  work.wait();
+  exposed.end.record(stream);
+  exposed_.push_back(std::move(exposed));
+}
+
+double FrozenStore::gather_wait_seconds() {
+  while (!exposed_.empty() && exposed_.front().end.query()) {
+    wait_seconds_ += exposed_.front().begin.elapsedTime(exposed_.front().end) / 1e3;
+    exposed_.pop_front();
+  }
+  return wait_seconds_;
 }
 
 at::Tensor FrozenStore::weight(const WeightHandle& handle) {

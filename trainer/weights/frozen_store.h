@@ -9,6 +9,7 @@
 #include <c10/core/ScalarType.h>
 
 #include <cstdint>
+#include <list>
 #include <map>
 #include <memory>
 #include <optional>
@@ -20,14 +21,13 @@
 #include "trainer/weights/gather_schedule.h"
 #include "trainer/weights/model_files.h"
 #include "trainer/weights/unit_layout.h"
+#include "trainer/weights/weight_source.h"
 
 namespace at {
 class Tensor;
 }
 
 namespace rankwise {
-
-class TensorLoader;
 
 // Where a matrix lies; cheap to copy, valid as long as the store. What a layer keeps instead of the weight.
 struct WeightHandle {
@@ -41,6 +41,7 @@ struct FrozenStoreOptions {
   std::optional<c10::ScalarType> matrix_dtype = std::nullopt;  // stored and gathered in; else dtype
   int prefetch = 2;                                            // units gathered ahead
   int64_t resident_bytes = 0;  // units kept whole after their first gather, within this budget
+  c10::Device device = c10::kCPU;
 };
 
 class FrozenStore {
@@ -48,6 +49,8 @@ class FrozenStore {
   // Reads this rank's byte ranges, converting while copying. `shard_group` of one rank: everything is kept whole and
   // nothing is ever gathered (replicate). Throws DataError for a missing tensor or a shape that differs from the spec.
   FrozenStore(const ModelFiles& files, FrozenSpec spec, std::unique_ptr<Communicator> shard_group,
+              const FrozenStoreOptions& options);
+  FrozenStore(std::unique_ptr<WeightSource> source, FrozenSpec spec, std::unique_ptr<Communicator> shard_group,
               const FrozenStoreOptions& options);
   ~FrozenStore();
 
@@ -64,15 +67,19 @@ class FrozenStore {
   // same at any world size and dtype.
   uint64_t fingerprint() const noexcept { return fingerprint_; }
   uint64_t gathered_bytes() const noexcept;  // received from other ranks so far
-  double gather_wait_seconds() const noexcept { return wait_seconds_; }
+  // For gathers, by whoever computes: this thread, or the device's stream as far as it has come.
+  double gather_wait_seconds();
+  c10::Device device() const noexcept { return options_.device; }
   int64_t nonfinite_tensors() const noexcept { return nonfinite_; }  // with a NaN or Inf, seen while loading
 
  private:
   struct Unit;
   struct Pool;
-  void load(const ModelFiles& files);
-  void load_unit(const ModelFiles& files, TensorLoader& loader, Unit& unit);
-  void load_replicated(const ModelFiles& files, TensorLoader& loader);
+  struct ExposedWait;
+  void load(WeightSource& source);
+  void load_unit(WeightSource& source, Unit& unit);
+  void load_replicated(WeightSource& source);
+  void wait_for(Work& work);
   const at::Tensor& whole(int unit);
   void gather(const GatherAction& action);
 
@@ -87,6 +94,7 @@ class FrozenStore {
   uint64_t fingerprint_ = 0;
   int64_t nonfinite_ = 0;
   double wait_seconds_ = 0;
+  std::list<ExposedWait> exposed_;
 };
 
 // Units that stay whole within `budget_bytes`: as many as fit, in the order of their use, ends first.

@@ -2,10 +2,13 @@
 
 #include <ATen/ATen.h>
 #include <ATen/Dispatch.h>
+#include <c10/core/Event.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <optional>
 #include <span>
 
 #include "base/check.h"
@@ -15,8 +18,9 @@ namespace rankwise {
 namespace {
 
 constexpr int64_t kLeafBytes = 4096;
-constexpr int64_t kChunkBytes = 1 << 20;  // read, hashed and converted at a time; a multiple of the leaf
-static_assert(kChunkBytes % kLeafBytes == 0);
+// Read, hashed and converted at a time: what a CPU's cache holds, and what a copy to a device is quick with.
+constexpr int64_t kChunkBytes = 1 << 20, kDeviceChunkBytes = 16 << 20;
+static_assert(kChunkBytes % kLeafBytes == 0 && kDeviceChunkBytes % kLeafBytes == 0);
 
 c10::ScalarType scalar_type(const TensorEntry& entry) {
   switch (entry.dtype) {
@@ -56,26 +60,68 @@ bool all_finite(const at::Tensor& flat) {
                                          [&] { return all_finite(flat.const_data_ptr<scalar_t>(), flat.numel()); });
 }
 
+c10::Stream current_stream(at::Device device) { return c10::impl::VirtualGuardImpl(device.type()).getStream(device); }
+
 }  // namespace
 
-TensorLoader::TensorLoader(const ModelFiles& files) : files_(files), chunk_(kChunkBytes) {}
+// A piece of a file on its way. To a device it goes through pinned memory, and is free again when the copy is done.
+struct TensorLoader::Staging {
+  at::Tensor bytes;
+  std::optional<c10::Event> copied;
+
+  explicit Staging(at::Device target)
+      : bytes(at::empty({target.is_cpu() ? kChunkBytes : kDeviceChunkBytes},
+                        at::TensorOptions().dtype(at::kByte).pinned_memory(!target.is_cpu()))) {
+    if (!target.is_cpu()) copied.emplace(target.type());
+  }
+  std::span<std::byte> span(int64_t size) {
+    return {static_cast<std::byte*>(bytes.mutable_data_ptr()), static_cast<size_t>(size)};
+  }
+};
+
+TensorLoader::TensorLoader(const ModelFiles& files) : files_(files) {}
+
+TensorLoader::~TensorLoader() = default;
+
+void TensorLoader::require(const std::string& name, const std::vector<int64_t>& shape) const {
+  const TensorEntry& entry = files_.entry(name);
+  RW_CHECK(entry.shape == shape, DataError, "tensor {}: shape [{}] in the file, config.json asks for [{}]", entry.name,
+           fmt::join(entry.shape, ", "), fmt::join(shape, ", "));
+}
+
+TensorLoader::Staging& TensorLoader::next_staging(at::Device target) {
+  const size_t wanted = target.is_cpu() ? 1 : 2;
+  while (staging_.size() < wanted) staging_.push_back(std::make_unique<Staging>(target));
+  Staging& staging = *staging_[next_++ % wanted];
+  if (staging.copied) staging.copied->synchronize();
+  return staging;
+}
 
 void TensorLoader::load(const std::string& name, int64_t begin, at::Tensor out, bool counted) {
   const TensorEntry& entry = files_.entry(name);
   const auto stored_type = scalar_type(entry);
   const int64_t width = dtype_bytes(entry.dtype);
   const int64_t first_byte = begin * width, num_bytes = out.numel() * width;
+  const bool here = out.is_cpu();
   bool finite = true;
-  for (int64_t done = 0; done < num_bytes; done += kChunkBytes) {
-    const int64_t bytes = std::min(kChunkBytes, num_bytes - done);
-    const std::span<std::byte> part = std::span(chunk_).first(static_cast<size_t>(bytes));
-    files_.read(name, static_cast<uint64_t>(first_byte + done), part);
-    if (counted) fingerprint_ += hash_leaves(name, (first_byte + done) / kLeafBytes, part);
-    const at::Tensor stored = at::from_blob(part.data(), {bytes / width}, at::TensorOptions().dtype(stored_type));
-    finite = finite && all_finite(stored);
-    out.narrow(0, done / width, bytes / width).copy_(stored);
+  for (int64_t done = 0, bytes = 0; done < num_bytes; done += bytes) {
+    Staging& staging = next_staging(out.device());
+    bytes = std::min(staging.bytes.numel(), num_bytes - done);
+    files_.read(name, static_cast<uint64_t>(first_byte + done), staging.span(bytes));
+    if (counted) fingerprint_ += hash_leaves(name, (first_byte + done) / kLeafBytes, staging.span(bytes));
+    const at::Tensor stored = staging.bytes.narrow(0, 0, bytes).view(stored_type);
+    finite = finite && (!here || all_finite(stored));
+    out.narrow(0, done / width, bytes / width).copy_(stored, /*non_blocking=*/!here);
+    if (staging.copied) staging.copied->record(current_stream(out.device()));
   }
   if (!finite) ++nonfinite_;
+  if (here) return;
+  if (!nonfinite_there_.defined()) nonfinite_there_ = at::zeros({}, out.options().dtype(at::kLong));
+  nonfinite_there_.add_(at::isfinite(out).logical_not_().any());
+}
+
+int64_t TensorLoader::nonfinite_tensors() const {
+  return nonfinite_ + (nonfinite_there_.defined() ? nonfinite_there_.item<int64_t>() : 0);
 }
 
 }  // namespace rankwise

@@ -1,38 +1,43 @@
 // Reads ranges of a model's tensors into memory of another dtype, and looks at every byte on the way: for the
-// fingerprint of the base, and for values that are not finite. One thread.
+// fingerprint of the base, and for values that are not finite. On a CUDA device, reading and hashing go beside copying
+// and converting. One thread.
 #pragma once
 
-#include <cstddef>
+#include <ATen/core/Tensor.h>
+
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "trainer/weights/model_files.h"
-
-namespace at {
-class Tensor;
-}
+#include "trainer/weights/weight_source.h"
 
 namespace rankwise {
 
-class TensorLoader {
+class TensorLoader final : public WeightSource {
  public:
   explicit TensorLoader(const ModelFiles& files);  // outlives the loader
+  ~TensorLoader() override;
 
-  // Elements [begin, begin + out.numel()) of the tensor, counted over its rows, into `out`: flat, contiguous. Both ends
-  // lie on 4 KiB leaves of the file, or at the tensor's end. `counted`: whether this rank's fingerprint has these
-  // leaves. Throws DataError for a dtype that is no float, IoError.
-  void load(const std::string& name, int64_t begin, at::Tensor out, bool counted);
+  void require(const std::string& name, const std::vector<int64_t>& shape) const override;
+  // Throws DataError for a dtype that is no float, IoError.
+  void load(const std::string& name, int64_t begin, at::Tensor out, bool counted) override;
 
   // 64-bit hashes of the counted 4 KiB leaves, each keyed by tensor and place, summed mod 2^64.
-  uint64_t fingerprint() const noexcept { return fingerprint_; }
-  int64_t nonfinite_tensors() const noexcept { return nonfinite_; }  // of those loaded, with a NaN or Inf
+  uint64_t fingerprint() const override { return fingerprint_; }
+  int64_t nonfinite_tensors() const override;
 
  private:
+  struct Staging;
+  Staging& next_staging(at::Device target);
+
   const ModelFiles& files_;
-  std::vector<std::byte> chunk_;  // one for all tensors: between the shards, others would leave holes
+  std::vector<std::unique_ptr<Staging>> staging_;  // kept: between the shards, buffers of a tensor would leave holes
+  size_t next_ = 0;
   uint64_t fingerprint_ = 0;
   int64_t nonfinite_ = 0;
+  at::Tensor nonfinite_there_;  // the same, of tensors on a device
 };
 
 }  // namespace rankwise

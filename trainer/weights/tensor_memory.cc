@@ -1,6 +1,7 @@
 #include "trainer/weights/tensor_memory.h"
 
 #include <c10/core/Allocator.h>
+#include <c10/core/CachingDeviceAllocator.h>
 #include <c10/core/impl/alloc_cpu.h>
 #include <malloc.h>
 #include <sys/mman.h>
@@ -8,6 +9,7 @@
 
 #include <atomic>
 #include <climits>
+#include <optional>
 #include <utility>
 
 namespace rankwise {
@@ -90,6 +92,28 @@ class CountingAllocator final : public c10::Allocator {
 
 CountingAllocator counting_allocator;
 
+std::optional<c10::Device> counted_device;
+std::array<std::atomic<int64_t>, kNumTensorKinds> kept_on_device;
+
+const c10::CachingDeviceAllocator::Stat& device_bytes() {
+  static thread_local c10::CachingDeviceAllocator::DeviceStats stats;
+  stats = c10::getDeviceAllocator(counted_device->type())->getDeviceStats(counted_device->index());
+  return stats.allocated_bytes[static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE)];
+}
+
+TensorMemory device_memory() {
+  const auto& bytes = device_bytes();
+  TensorMemory memory;
+  memory.live_total = bytes.current;
+  memory.peak_total = bytes.peak;
+  int64_t kept = 0;
+  for (size_t k = 0; k < kNumTensorKinds; ++k) kept += memory.live_bytes[k] = memory.peak_bytes[k] = kept_on_device[k];
+  constexpr auto kActivations = static_cast<size_t>(TensorKind::kActivations);
+  memory.live_bytes[kActivations] = bytes.current - kept;
+  memory.peak_bytes[kActivations] = bytes.peak - kept;
+  return memory;
+}
+
 }  // namespace
 
 std::string_view tensor_kind_name(TensorKind kind) {
@@ -103,7 +127,10 @@ void install_tensor_memory() {
   c10::SetAllocator(c10::kCPU, &counting_allocator, /*priority=*/200);
 }
 
+void count_device_memory(c10::Device device) { counted_device = device; }
+
 TensorMemory tensor_memory() {
+  if (counted_device) return device_memory();
   TensorMemory memory;
   for (size_t k = 0; k < kNumTensorKinds; ++k) {
     memory.live_bytes[k] = counters.kinds[k].live();
@@ -115,11 +142,19 @@ TensorMemory tensor_memory() {
 }
 
 void reset_tensor_memory_peaks() {
+  if (counted_device) c10::getDeviceAllocator(counted_device->type())->resetPeakStats(counted_device->index());
   for (auto& kind : counters.kinds) kind.reset_peak();
   counters.total.reset_peak();
 }
 
-TensorScope::TensorScope(TensorKind kind) : outer_(std::exchange(current_kind, kind)) {}
-TensorScope::~TensorScope() { current_kind = outer_; }
+TensorScope::TensorScope(TensorKind kind) : outer_(std::exchange(current_kind, kind)) {
+  if (counted_device) device_bytes_before_ = device_bytes().current;
+}
+
+TensorScope::~TensorScope() {
+  if (counted_device)
+    kept_on_device[static_cast<size_t>(current_kind)] += device_bytes().current - device_bytes_before_;
+  current_kind = outer_;
+}
 
 }  // namespace rankwise

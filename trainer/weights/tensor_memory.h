@@ -1,7 +1,9 @@
-// Live and peak bytes of CPU tensors by what they are for: an allocator that counts, installed in LibTorch's place.
-// Allocation is LibTorch's own (posix_memalign, 64 bytes); the counting is ours, and that memory stays with the
-// process.
+// Live and peak bytes of tensors by what they are for. On CPUs by an allocator that counts, installed in LibTorch's
+// place: allocation is LibTorch's own (posix_memalign, 64 bytes); the counting is ours, and that memory stays with the
+// process. On a device by the counters of LibTorch's caching allocator.
 #pragma once
+
+#include <c10/core/Device.h>
 
 #include <array>
 #include <cstdint>
@@ -27,7 +29,10 @@ struct TensorMemory {
   int64_t peak_total = 0;  // of the sum at one moment: at most the sum of the peaks
 };
 
-void install_tensor_memory();      // once, before the first tensor; later tensors are counted
+void install_tensor_memory();  // once, before the first tensor; later tensors are counted
+// From now on the figures are those of this device's tensors. A kind has what was allocated and kept while a
+// TensorScope of it lived; what is left of the total are activations.
+void count_device_memory(c10::Device device);
 TensorMemory tensor_memory();      // thread-safe
 void reset_tensor_memory_peaks();  // peaks := live
 
@@ -41,6 +46,7 @@ class TensorScope {
 
  private:
   TensorKind outer_;
+  int64_t device_bytes_before_ = 0;
 };
 
 }  // namespace rankwise

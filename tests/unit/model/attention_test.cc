@@ -43,7 +43,7 @@ class Attention : public ::testing::TestWithParam<AttentionShape> {
 
 TEST_P(Attention, IsTheTextbooksInsideEachSample) {
   for (const auto dtype : {at::kDouble, at::kFloat, at::kBFloat16}) {
-    const at::Tensor out = attention_forward(qkv(dtype), starts_, shape());
+    const at::Tensor out = attention_forward(qkv(dtype), starts_, shape(), nullptr);
     expect_close(out, packed_reference(qkv(dtype).to(at::kDouble), starts_, shape()), c10::toString(dtype));
   }
 }
@@ -53,21 +53,22 @@ TEST_P(Attention, BackwardIsAutogradsOfTheTextbook) {
   for (const auto dtype : {at::kDouble, at::kFloat}) {
     const at::Tensor in = qkv(dtype), exact = with_gradient(in.to(at::kDouble));
     packed_reference(exact, starts_, shape()).backward(dout);
-    const at::Tensor out = attention_forward(in, starts_, shape());
-    expect_close(attention_backward(dout.to(dtype), in, starts_, shape()), exact.grad(), c10::toString(dtype));
+    const at::Tensor out = attention_forward(in, starts_, shape(), nullptr);
+    expect_close(attention_backward(dout.to(dtype), in, out, {}, starts_, shape()), exact.grad(), c10::toString(dtype));
   }
 }
 
 TEST_P(Attention, APackedSampleIsTheSampleAlone) {
   const at::Tensor all = qkv(at::kDouble), dout = numbers({42, shape().num_heads * shape().head_dim}, 2);
-  const at::Tensor out = attention_forward(all, starts_, shape());
-  const at::Tensor dqkv = attention_backward(dout, all, starts_, shape());
+  const at::Tensor out = attention_forward(all, starts_, shape(), nullptr);
+  const at::Tensor dqkv = attention_backward(dout, all, out, {}, starts_, shape());
   for (size_t s = 0; s + 1 < starts_.size(); ++s) {
     const int64_t begin = starts_[s], length = starts_[s + 1] - begin;
     const at::Tensor alone = all.narrow(0, begin, length).clone();
-    const at::Tensor out_alone = attention_forward(alone, {0, length}, shape());
+    const at::Tensor out_alone = attention_forward(alone, SampleLayout({0, length}), shape(), nullptr);
     expect_close(out_alone, out.narrow(0, begin, length), "output");
-    expect_close(attention_backward(dout.narrow(0, begin, length).contiguous(), alone, {0, length}, shape()),
+    expect_close(attention_backward(dout.narrow(0, begin, length).contiguous(), alone, out_alone, {},
+                                    SampleLayout({0, length}), shape()),
                  dqkv.narrow(0, begin, length), "gradient");
   }
 }

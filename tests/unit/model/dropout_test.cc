@@ -31,7 +31,7 @@ Batch batch_of(const std::vector<Sample>& samples) {
 }
 
 at::Tensor mask(const DropoutKey& key, const Batch& batch, double p = 0.25) {
-  return dropout_mask(key, batch, kWidth, p, at::kDouble);
+  return dropout_mask(key, batch, kWidth, p, at::TensorOptions().dtype(at::kDouble));
 }
 
 TEST(DropoutMask, HoldsZeroAndTheScaleThatKeepsTheMean) {
@@ -81,7 +81,8 @@ TEST(DropoutMask, DoesNotDependOnTheBatchLayout) {
 TEST(DropoutMask, IsTheSameInEveryDtype) {
   const Batch batch = batch_of({{5, 50}});
   for (const auto dtype : {at::kFloat, at::kBFloat16}) {
-    EXPECT_TRUE(dropout_mask(kKey, batch, kWidth, 0.25, dtype).eq(0).equal(mask(kKey, batch).eq(0)));
+    EXPECT_TRUE(
+        dropout_mask(kKey, batch, kWidth, 0.25, at::TensorOptions().dtype(dtype)).eq(0).equal(mask(kKey, batch).eq(0)));
   }
 }
 

@@ -124,7 +124,8 @@ TEST_P(Linear, IsAutogradsComposedFormForwardAndBackward) {
   const DropoutContext dropout{{.seed = 1, .step = 2, .layer = 3, .input_group = 0}, &batch, GetParam().dropout};
   const at::Tensor x = numbers({kTokens, GetParam().inputs}, 1), dy = numbers({kTokens, group.outputs()}, 2);
   const at::Tensor residual = GetParam().residual ? numbers({kTokens, group.outputs()}, 9) : at::Tensor();
-  const at::Tensor mask = dropout_mask(dropout.key, batch, GetParam().inputs, dropout.p, at::kDouble);
+  const at::Tensor mask =
+      dropout_mask(dropout.key, batch, GetParam().inputs, dropout.p, at::TensorOptions().dtype(at::kDouble));
   const auto expected = group.composed(x, residual, mask, dy);
 
   LinearSaved saved;

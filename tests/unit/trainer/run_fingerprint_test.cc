@@ -24,10 +24,9 @@ const std::vector<MatchedModule> kOtherModules = {{"model.layers.0.self_attn.q_p
 
 Changed some_run() {
   RunConfig config;
-  config.model.dtype = ModelSection::Dtype::kFloat32;
   config.data.train = {{"train.jsonl", DataSection::Format::kText}};
   config.train.max_steps = 20;
-  return {config, {"b0", "t0", "c0", "d0", kModules, 20, 2}};
+  return {config, {"b0", "t0", "c0", "d0", "Float", kModules, 20, 2}};
 }
 
 std::vector<FieldDifference> differences(const std::function<void(Changed&)>& change) {
@@ -46,7 +45,7 @@ struct Change {
 TEST(RunFingerprint, EachThingThatDecidesTheNumbersIsAFieldThatMustMatch) {
   const Change changes[] = {
       {"base_weights", [](Changed& run) { run.facts.base_weights = "b1"; }},
-      {"dtype", [](Changed& run) { run.config.model.dtype = ModelSection::Dtype::kFloat64; }},
+      {"dtype", [](Changed& run) { run.facts.compute_dtype = "Double"; }},
       {"lora_r", [](Changed& run) { run.config.lora.r = 16; }},
       {"lora_alpha", [](Changed& run) { run.config.lora.lora_alpha = 16; }},
       {"lora_dropout", [](Changed& run) { run.config.lora.lora_dropout = 0.1; }},

@@ -1,0 +1,67 @@
+#include "trainer/devices.h"
+
+#include <ATen/core/Tensor.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
+
+#include <algorithm>
+#include <filesystem>
+
+#include "base/check.h"
+#include "comms/cuda.h"
+#include "trainer/weights/tensor_memory.h"
+
+namespace rankwise {
+namespace {
+
+using Wish = ParallelSection::Device;
+
+// Without a driver the CUDA libraries need not be loaded to know that they find nothing.
+int devices_for(Wish wish) {
+  if (wish == Wish::kCpu) return 0;
+  if (wish == Wish::kAuto && !std::filesystem::exists("/dev/nvidiactl")) return 0;
+  return num_cuda_devices();
+}
+
+}  // namespace
+
+void require_dividing_groups(const World& world, int group_size) {
+  RW_CHECK(world.size() % group_size == 0, ConfigError,
+           "parallel.shard_group: groups of {} ranks do not divide {} ranks", group_size, world.size());
+}
+
+Devices::Devices(World& world, Wish wish, std::chrono::milliseconds timeout, CommObserver* observer)
+    : world_(world), timeout_(timeout), observer_(observer) {
+  const int here = devices_for(wish);
+  bool enough = here >= world.local_size();
+  for (const auto& text : world.gather_strings(enough ? "enough" : "")) enough = enough && !text.empty();
+  if (!enough || wish == Wish::kCpu) {
+    RW_CHECK(wish != Wish::kCuda || here >= world.local_size(), UnavailableError,
+             "parallel.device: cuda, but {} has {} CUDA device(s) for {} rank(s); start at most one rank a device, and "
+             "let every rank see all devices of its host (CUDA_VISIBLE_DEVICES)",
+             world.host(), here, world.local_size());
+    RW_CHECK(wish != Wish::kCuda, UnavailableError, "parallel.device: cuda, but another host has too few CUDA devices");
+    return;
+  }
+  device_ = c10::Device(c10::kCUDA, static_cast<c10::DeviceIndex>(world.local_rank()));
+  c10::impl::VirtualGuardImpl(c10::kCUDA).setDevice(device_);
+  count_device_memory(device_);
+}
+
+std::unique_ptr<Communicator> Devices::all_ranks() const {
+  if (world_.size() == 1) return make_local_communicator();
+  if (device_.is_cpu()) return world_.make_communicator(observer_);
+  const auto introduction = world_.make_communicator(nullptr);
+  return make_nccl_communicator(*introduction, {.local_rank = world_.local_rank(),
+                                                .local_size = world_.local_size(),
+                                                .timeout = timeout_,
+                                                .observer = observer_});
+}
+
+std::unique_ptr<Communicator> Devices::shard_group(int group_size) const {
+  if (group_size == 1) return make_local_communicator();
+  auto all = all_ranks();
+  if (group_size == world_.size()) return all;
+  return all->split(world_.rank() / group_size, world_.rank());
+}
+
+}  // namespace rankwise

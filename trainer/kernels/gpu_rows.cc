@@ -1,0 +1,34 @@
+#include "trainer/kernels/gpu_rows.h"
+
+#include "base/shared_library.h"
+
+namespace rankwise {
+namespace {
+
+template <typename Function>
+void find(Function*& function, const char* symbol) {
+  function = reinterpret_cast<Function*>(shared_library_symbol("librankwise_cuda.so", symbol));
+}
+
+GpuRowKernels load() {
+  GpuRowKernels kernels;
+  find(kernels.current_stream, "rankwise_current_stream");
+  find(kernels.rms_norm, "rankwise_rms_norm");
+  find(kernels.rms_norm_apply, "rankwise_rms_norm_apply");
+  find(kernels.rms_norm_backward, "rankwise_rms_norm_backward");
+  find(kernels.rope, "rankwise_rope");
+  find(kernels.swiglu, "rankwise_swiglu");
+  find(kernels.swiglu_backward, "rankwise_swiglu_backward");
+  find(kernels.cross_entropy, "rankwise_cross_entropy");
+  find(kernels.dropout_mask, "rankwise_dropout_mask");
+  return kernels;
+}
+
+}  // namespace
+
+const GpuRowKernels& gpu_row_kernels() {
+  static const GpuRowKernels kernels = load();
+  return kernels;
+}
+
+}  // namespace rankwise
