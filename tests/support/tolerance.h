@@ -31,6 +31,13 @@ inline void expect_close(const at::Tensor& actual, const at::Tensor& expected, c
   EXPECT_LT(relative_difference(actual, expected), tolerance(actual.scalar_type())) << what;
 }
 
+// Computed in float32 and rounded to the dtype of `actual` once: hardly further away than `expected` itself, rounded.
+inline void expect_rounded_once(const at::Tensor& actual, const at::Tensor& expected, const char* what) {
+  ASSERT_EQ(actual.sizes(), expected.sizes()) << what;
+  const double rounding = relative_difference(expected.to(actual.scalar_type()), expected);
+  EXPECT_LT(relative_difference(actual, expected), 1.1 * rounding + tolerance(at::kFloat)) << what;
+}
+
 // Numbers between -1 and 1 that are the same in every run.
 inline at::Tensor numbers(at::IntArrayRef shape, int salt, at::ScalarType dtype = at::kDouble) {
   const at::Tensor index = at::arange(c10::multiply_integers(shape), at::kDouble);

@@ -1,0 +1,144 @@
+// Cross entropy in two passes over a row: its largest logit and the sum of exponentials together (Milakov and
+// Gimelshein 2018), then the gradient in place.
+#include <cfloat>
+
+#include "trainer/kernels/gpu_vectors.cuh"
+
+namespace rankwise {
+namespace {
+
+constexpr int kThreads = 512;
+constexpr int kBatch = 4;  // pieces that a thread asks for before it uses the first
+
+struct MaxAndSum {
+  float largest, sum;  // sum of exp(x - largest)
+};
+
+// Not -infinity: exp(-infinity - -infinity) is no number, and a row may hold some.
+__device__ MaxAndSum nothing() { return {-FLT_MAX, 0.0f}; }
+
+__device__ MaxAndSum exchange(MaxAndSum value, int distance) {
+  return {rankwise::exchange(value.largest, distance), rankwise::exchange(value.sum, distance)};
+}
+
+struct Merge {
+  // No fused multiply-add: it would round (a, b) and (b, a) differently.
+  __device__ MaxAndSum operator()(MaxAndSum a, MaxAndSum b) const {
+    const float largest = fmaxf(a.largest, b.largest);
+    return {largest,
+            __fadd_rn(__fmul_rn(a.sum, __expf(a.largest - largest)), __fmul_rn(b.sum, __expf(b.largest - largest)))};
+  }
+};
+
+// A row as 16-byte pieces and, where it does not begin or end on 16 bytes, single numbers beside them: at most
+// 2 * (kLanes - 1), less than there are threads.
+template <typename T>
+struct Row {
+  T* numbers;
+  int before, count, edges;  // single numbers in front, pieces, single numbers in all
+
+  __device__ Row(T* begin, int columns) : numbers(begin) {
+    const auto misplaced = static_cast<int>(reinterpret_cast<uintptr_t>(begin) % 16 / sizeof(T));
+    before = min(columns, (kLanes<T> - misplaced) % kLanes<T>);
+    count = (columns - before) / kLanes<T>;
+    edges = columns - count * kLanes<T>;
+  }
+  __device__ Piece<T>* body() const { return pieces(numbers + before); }
+  __device__ bool has_edge() const { return thread() < edges; }
+  __device__ T& edge() const { return numbers[thread() < before ? thread() : thread() + count * kLanes<T>]; }
+};
+
+template <typename T>
+__device__ Piece<T> minus_infinity() {
+  float numbers[kLanes<T>];
+#pragma unroll
+  for (int k = 0; k < kLanes<T>; ++k) numbers[k] = -INFINITY;
+  return rounded<T>(numbers);
+}
+
+template <typename T>
+__device__ MaxAndSum add(MaxAndSum so_far, const Piece<T> (&batch)[kBatch]) {
+  float largest = so_far.largest;
+#pragma unroll
+  for (int b = 0; b < kBatch; ++b) {
+#pragma unroll
+    for (int k = 0; k < kLanes<T>; ++k) largest = fmaxf(largest, batch[b][k]);
+  }
+  float sum = so_far.sum * __expf(so_far.largest - largest);
+#pragma unroll
+  for (int b = 0; b < kBatch; ++b) {
+#pragma unroll
+    for (int k = 0; k < kLanes<T>; ++k) sum += __expf(batch[b][k] - largest);
+  }
+  return {largest, sum};
+}
+
+template <typename T>
+__device__ MaxAndSum row_statistics(const Row<T>& row) {
+  MaxAndSum mine = nothing();
+  if (row.has_edge()) mine = Merge{}(mine, {static_cast<float>(row.edge()), 1.0f});
+  const Piece<T>* body = row.body();
+  for (int first = thread(); first < row.count; first += kBatch * kThreads) {
+    Piece<T> batch[kBatch];
+#pragma unroll
+    for (int b = 0; b < kBatch; ++b) {
+      const int i = first + b * kThreads;
+      batch[b] = i < row.count ? body[i] : minus_infinity<T>();  // which adds 0
+    }
+    mine = add(mine, batch);
+  }
+  return block_reduce(mine, nothing(), Merge{});
+}
+
+template <typename T>
+__device__ Piece<T> probabilities(const Piece<T>& logits, float largest, float inverse_sum) {
+  float numbers[kLanes<T>];
+#pragma unroll
+  for (int k = 0; k < kLanes<T>; ++k) numbers[k] = __expf(logits[k] - largest) * inverse_sum;
+  return rounded<T>(numbers);
+}
+
+template <typename T>
+__device__ void write_probabilities(const Row<T>& row, float largest, float inverse_sum) {
+  if (row.has_edge()) {
+    row.edge() = static_cast<T>(__expf(static_cast<float>(row.edge()) - largest) * inverse_sum);
+  }
+  Piece<T>* body = row.body();
+  for (int first = thread(); first < row.count; first += kBatch * kThreads) {
+    Piece<T> batch[kBatch];
+#pragma unroll
+    for (int b = 0; b < kBatch; ++b) {
+      const int i = first + b * kThreads;
+      if (i < row.count) batch[b] = body[i];
+    }
+#pragma unroll
+    for (int b = 0; b < kBatch; ++b) {
+      const int i = first + b * kThreads;
+      if (i < row.count) body[i] = probabilities(batch[b], largest, inverse_sum);
+    }
+  }
+}
+
+template <typename T>
+__global__ void __launch_bounds__(kThreads) cross_entropy(GpuCrossEntropy call) {
+  const int64_t n = blockIdx.x, target = call.targets_N[n];
+  const Row<T> row(static_cast<T*>(call.logits_NV) + n * call.columns, static_cast<int>(call.columns));
+  const float target_logit = static_cast<float>(row.numbers[target]);  // before anything is written
+  const MaxAndSum found = row_statistics(row);
+  if (thread() == 0) call.loss_N[n] = logf(found.sum) + (found.largest - target_logit);
+  if (!call.with_gradient) return;
+  const float inverse_sum = 1.0f / found.sum;
+  write_probabilities(row, found.largest, inverse_sum);
+  __syncthreads();
+  if (thread() == 0) {
+    row.numbers[target] = static_cast<T>(__expf(target_logit - found.largest) * inverse_sum - 1.0f);
+  }
+}
+
+}  // namespace
+}  // namespace rankwise
+
+int rankwise_cross_entropy(const rankwise::GpuCrossEntropy* call, void* stream) {
+  using namespace rankwise;
+  return start_rows(cross_entropy<float>, cross_entropy<BFloat16>, *call, kThreads, stream);
+}
