@@ -1,6 +1,6 @@
 # The commands of this project. Each line calls a script, a CMake preset or a test runner, which can be called alone.
 .DEFAULT_GOAL := help
-.PHONY: help setup build test unit parity e2e faults asan tsan demo bench lint format coverage clean
+.PHONY: help setup build test unit parity e2e faults asan tsan demo bench bundle lint format coverage clean
 
 BUILD := build/release
 PYTEST := .venv/bin/python -m pytest -q
@@ -11,7 +11,7 @@ export OMPI_ALLOW_RUN_AS_ROOT := 1
 export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
 
 help: ## this list
-	@sed -En 's/^([a-z0-9]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -En 's/^([a-z0-9-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
 setup: ## install what is missing: packages, Rust, .venv (root or sudo)
 	@tools/setup.sh
@@ -46,6 +46,10 @@ asan tsan:
 
 bench: build ## speed and memory beside PEFT
 	.venv/bin/python tests/bench/run.py
+
+bundle: setup ## pack the program for a GPU host; BUNDLE=--with-mpi adds Open MPI
+	cmake --preset release -DRANKWISE_CUDA=ON && cmake --build --preset release --target rankwise rankwise_cuda
+	tools/bundle.sh $(BUNDLE)
 
 lint: setup ## formatting, scripts, include arrows
 	tools/lint.sh
