@@ -1,6 +1,6 @@
 # The commands of this project. Each line calls a script, a CMake preset or a test runner, which can be called alone.
 .DEFAULT_GOAL := help
-.PHONY: help setup build test unit parity e2e faults asan tsan demo bench bundle lint format coverage clean
+.PHONY: help setup build test unit parity e2e faults asan tsan demo bench bench-gpu bundle lint format coverage clean
 
 BUILD := build/release
 PYTEST := .venv/bin/python -m pytest -q
@@ -46,6 +46,9 @@ asan tsan:
 
 bench: build ## speed and memory beside PEFT
 	.venv/bin/python tests/bench/run.py
+
+bench-gpu: ## the same on the GPUs of this host; BENCH="--rankwise ..." says more
+	$(or $(wildcard .venv/bin/python),python3) tests/bench/gpu/run.py $(BENCH)
 
 bundle: setup ## pack the program for a GPU host; BUNDLE=--with-mpi adds Open MPI
 	cmake --preset release -DRANKWISE_CUDA=ON && cmake --build --preset release --target rankwise rankwise_cuda

@@ -1,0 +1,67 @@
+"""The rows of the GPU benchmark and what is wanted of each: 8,192 tokens a micro-batch, LoRA r 16 on all linear layers."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row: a stack's arguments, and the least tokens/s a GPU, the most GiB and the shares of other rows wanted."""
+
+    name: str
+    stack: str  # "rankwise" or "peft"
+    ranks: int
+    arguments: str
+    tokens_per_second: int = 0
+    peak_gib: float = 0
+    share_of: tuple = ()  # ((name of another row, least ratio to its tokens/s), ...)
+
+
+def rankwise(name, ranks, arguments, **wanted):
+    return Case(name, "rankwise", ranks, arguments, **wanted)
+
+
+def peft(name, ranks, arguments):
+    return Case(name, "peft", ranks, arguments)
+
+
+# Neighbours are compared: a round goes through them in this order, so that they meet the same minute of the machine.
+CASES = [
+    rankwise(
+        "8b", 1, "--shape 8b --base replicate --activations save", tokens_per_second=12_800, peak_gib=64,
+        share_of=(("peft-8b-bf16", 1.0),),
+    ),
+    peft("peft-8b-bf16", 1, "--shape 8b --adapters bfloat16"),
+    peft("peft-8b-bf16-compile", 1, "--shape 8b --adapters bfloat16 --compile"),
+    peft("peft-8b", 1, "--shape 8b"),
+    rankwise(
+        "8b-recompute-mlp", 1, "--shape 8b --base replicate --activations recompute_mlp",
+        share_of=(("peft-8b-bf16-checkpointing", 1.0),),
+    ),
+    rankwise(
+        "8b-recompute", 1, "--shape 8b --base replicate --activations recompute_block", tokens_per_second=9_300,
+        peak_gib=26, share_of=(("peft-8b-bf16-checkpointing", 1.0),),
+    ),
+    peft("peft-8b-bf16-checkpointing", 1, "--shape 8b --adapters bfloat16 --checkpointing"),
+    peft("peft-8b-bf16-compile-checkpointing", 1, "--shape 8b --adapters bfloat16 --compile --checkpointing"),
+    rankwise("1b", 1, "--shape 1b --base replicate --activations save --micro-batch 8", share_of=(("peft-1b-bf16", 1.0),)),
+    peft("peft-1b-bf16", 1, "--shape 1b --adapters bfloat16 --micro-batch 8"),
+    rankwise(
+        "8b-shard", 2, "--shape 8b --base shard --activations save --resident-gib 0",
+        share_of=(("8b", 0.95), ("peft-8b-fsdp2", 1.0)),
+    ),
+    peft("peft-8b-fsdp2", 2, "--shape 8b --adapters bfloat16 --fsdp"),
+    rankwise(
+        "8b-shard-resident", 2, "--shape 8b --base shard --activations save --resident-gib 16",
+        share_of=(("8b", 0.99), ("peft-8b-fsdp2", 1.0)),
+    ),
+    rankwise(
+        "8b-shard-recompute", 2, "--shape 8b --base shard --activations recompute_block --resident-gib 0",
+        share_of=(("peft-8b-fsdp2-checkpointing", 1.0),),
+    ),
+    peft("peft-8b-fsdp2-checkpointing", 2, "--shape 8b --adapters bfloat16 --fsdp --checkpointing"),
+    rankwise(
+        "70b-shard", 2, "--shape 70b --base shard --activations recompute_block", tokens_per_second=1_300, peak_gib=125,
+        share_of=(("peft-70b-fsdp2", 1.0),),
+    ),
+    peft("peft-70b-fsdp2", 2, "--shape 70b --adapters bfloat16 --fsdp --checkpointing"),
+]  # fmt: skip

@@ -1,0 +1,165 @@
+"""Speed and memory of training on this machine's GPUs beside PEFT: Llama shapes with random weights.
+
+The rows of cases.py run by turns, several rounds. After every run the table goes to tests/bench/results/gpu.md, and what
+was measured to build/bench_gpu.jsonl, from which --continue goes on: what is measured on one machine belongs into one
+table. A row that fails says so, and the next one runs.
+"""
+
+import argparse
+import datetime
+import importlib.metadata
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from cases import CASES
+from table import speed, table
+
+ROOT = Path(__file__).resolve().parents[3]
+sys.path.insert(0, str(ROOT / "tools"))
+from processes import started  # noqa: E402
+
+PEFT_STEP = Path(__file__).resolve().parent / "peft_step.py"
+BUILD = Path(os.environ.get("RANKWISE_BUILD", ROOT / "build/release"))
+
+
+def parse():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", nargs="+", metavar="NAME", choices=[case.name for case in CASES], help="rows to run")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--warm-up", type=int, default=5, help="steps before those, not counted")
+    parser.add_argument("--limit", type=float, default=300, metavar="SECONDS", help="of one run")
+    parser.add_argument(
+        "--continue", dest="goes_on", action="store_true", help="run what is missing of an interrupted call"
+    )
+    parser.add_argument("--rankwise", type=Path, default=BUILD / "rankwise")
+    parser.add_argument("--mpirun", default="mpirun")
+    parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
+    parser.add_argument("--shape", help="instead of each row's own: tiny, to try this command")
+    parser.add_argument("--sequence-length", type=int, default=2048)
+    parser.add_argument("--output", type=Path, default=ROOT / "tests/bench/results/gpu.md")
+    parser.add_argument("--measurements", type=Path, default=ROOT / "build/bench_gpu.jsonl")
+    return parser.parse_args()
+
+
+def command_of(case, options):
+    """Of one run; what comes last on a command line wins."""
+    common = f"--micro-batch 4 --sequence-length {options.sequence_length} --steps {options.steps} --warm-up {options.warm_up}"
+    arguments = [*shlex.split(common), *shlex.split(case.arguments), "--device", options.device]
+    if options.shape:
+        arguments[arguments.index("--shape") + 1] = options.shape
+    if case.stack == "rankwise":
+        launcher = [options.mpirun, "--bind-to", "none", "--oversubscribe", "-np", str(case.ranks)]
+        return [*launcher, options.rankwise.resolve(), "bench", *merged(arguments)]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(case.ranks)]
+    return [sys.executable, *(torchrun if case.ranks > 1 else []), PEFT_STEP, *merged(arguments)]
+
+
+def merged(arguments):
+    """Each option once, with its last value."""
+    found = {}
+    for word in arguments:
+        if word.startswith("--"):
+            name, found[word] = word, []
+        else:
+            found[name] = [word]
+    return [word for option in found.items() for word in (option[0], *option[1])]
+
+
+def reason(output):
+    """The line of a failed run's output that says most."""
+    lines = [line.strip() for line in output.splitlines() if re.search(r"\w", line)]
+    telling = [line for line in lines if re.search(r"error|out of memory|unknown|not found", line, re.IGNORECASE)]
+    return (telling or lines or ["no output"])[-1][:200]
+
+
+def measure(case, options):
+    """{"result": ...}, or {"failed": why}."""
+    try:
+        with started(command_of(case, options), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            output, errors = process.communicate(timeout=options.limit)
+    except subprocess.TimeoutExpired:
+        return {"failed": f"not done after {options.limit:g} s"}
+    except OSError as error:
+        return {"failed": str(error)}
+    results = [line for line in output.splitlines() if line.startswith("{")]
+    if process.returncode or not results:
+        return {"failed": f"code {process.returncode}: {reason(output + errors)}"}
+    return {"result": json.loads(results[-1])}
+
+
+def gpus():
+    """Name, memory and driver of each; none where there is no driver."""
+    query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+    try:
+        return subprocess.run(query, capture_output=True, text=True, check=True).stdout.splitlines()
+    except (OSError, subprocess.CalledProcessError):
+        return []
+
+
+def commit():
+    """Of the sources; a copy without git can say it in COMMIT."""
+    found = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
+    return found.stdout.strip() or os.environ.get("COMMIT", "unknown")
+
+
+def report(measurements, options):
+    hardware = "; ".join(gpus()) or "no GPU"
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "transformers", "peft"))
+    commands = "\n".join(
+        f"{case.name}: {shlex.join(map(str, command_of(case, options)))}".replace(f"{ROOT}/", "")
+        for case in CASES
+        if any(m["case"] == case.name for m in measurements)
+    )
+    return (
+        f"# Training on GPUs beside PEFT\n\n`make bench-gpu` on {datetime.date.today()}, commit {commit()}: {hardware}; "
+        f"{versions}. Random bfloat16 weights, LoRA r 16 on all linear layers, random tokens that are all "
+        f"in the loss, AdamW; rows by turns, each run {options.steps} steps after {options.warm_up} of warm-up. Peak: the "
+        f"framework's allocator, with Rankwise NCCL's buffers too; driver's: all that is in use on the GPU at the end.\n\n"
+        f"{table(CASES, measurements)}\n\n```\n{commands}\n```\n"
+    )
+
+
+def unfinished(measurements, options):
+    """Yields (round, case) of the runs that are to be made, by turns."""
+    available = len(gpus()) if options.device == "cuda" else 2
+    done = {(m["round"], m["case"]) for m in measurements}
+    for round_number in range(1, options.rounds + 1):
+        for case in CASES:
+            wanted = case.ranks <= available and (not options.only or case.name in options.only)
+            if wanted and (round_number, case.name) not in done:
+                yield round_number, case
+
+
+def measured_before(store):
+    """What came to an end; what failed is tried again."""
+    lines = store.read_text().splitlines() if store.exists() else []
+    return [m for m in map(json.loads, lines) if "result" in m]
+
+
+def keep(measurements, options):
+    options.measurements.write_text("".join(json.dumps(m) + "\n" for m in measurements))
+    options.output.write_text(report(measurements, options))
+
+
+def main():
+    options = parse()
+    options.measurements.parent.mkdir(exist_ok=True)
+    measurements = measured_before(options.measurements) if options.goes_on else []
+    for round_number, case in unfinished(measurements, options):
+        outcome = measure(case, options)
+        measurements.append({"case": case.name, "round": round_number, **outcome})
+        keep(measurements, options)
+        said = f"{speed(measurements[-1]):,.0f} tokens/s" if "result" in outcome else outcome["failed"]
+        print(f"round {round_number}: {case.name}: {said}", flush=True)
+    if not measurements:
+        sys.exit("nothing ran: each row wants as many GPUs as it has ranks")
+
+
+if __name__ == "__main__":
+    main()

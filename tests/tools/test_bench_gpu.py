@@ -1,0 +1,98 @@
+"""The GPU benchmark's command, without GPUs: rows by turns, failures, interruption, and the peer itself on a CPU."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCH = Path(__file__).resolve().parents[1] / "bench/gpu"
+sys.path.insert(0, str(BENCH))
+from cases import CASES, Case  # noqa: E402
+from table import table  # noqa: E402
+
+
+def result(speed, **more):
+    return {"tokens_per_second_per_gpu": speed, "peak_gib": 60.0, "loss": [11.9, 11.8]} | more
+
+
+def measured(case, round_number, speed, **more):
+    return {"case": case, "round": round_number, "result": result(speed, **more)}
+
+
+@pytest.mark.parametrize(
+    "wanted, note",
+    [
+        (dict(tokens_per_second=1_000), "1,000 tokens/s wanted: met"),
+        (dict(tokens_per_second=1_250), "1,250 tokens/s wanted: -12.0%"),
+        (dict(peak_gib=60), "60 GiB allowed: met"),
+        (dict(peak_gib=58.5), "58.5 GiB allowed: +1.5 GiB"),
+        (dict(share_of=(("peer", 0.95),)), "1.000 x peer, 0.95 wanted"),
+        (dict(share_of=(("peer", 1.01),)), "1.000 x peer, 1.01 wanted: missed"),
+        (dict(share_of=(("absent", 1.0),)), ""),
+    ],
+)
+def test_a_row_says_what_was_wanted_of_it(wanted, note):
+    case = Case("ours", "rankwise", 1, "", **wanted)
+    # Round 2 was met by one of the two alone: it counts for the mean, not for the ratio.
+    rounds = [measured("ours", 1, 1_000), measured("peer", 1, 1_000), measured("ours", 2, 1_200)]
+    row = table([case], rounds).splitlines()[2]
+    assert "| 1,000, 1,200 | 1,100 |" in row
+    assert row.split("|")[-2].strip() == note
+
+
+def test_every_share_names_another_row():
+    names = {case.name for case in CASES}
+    assert len(names) == len(CASES)
+    assert {other for case in CASES for other, _ in case.share_of} <= names
+
+
+@pytest.fixture
+def bench(tmp_path):
+    """Runs the benchmark with a launcher that answers in place of the program; returns what it printed."""
+    mpirun = tmp_path / "mpirun"
+    mpirun.write_text(
+        f"#!/bin/sh\ncase $* in *recompute_block*) echo 'error: out of memory' >&2; exit 69 ;; esac\n"
+        f"echo '{json.dumps(result(1_000))}'\n"
+    )
+    mpirun.chmod(0o755)
+
+    def run(*arguments):
+        files = ["--output", tmp_path / "gpu.md", "--measurements", tmp_path / "gpu.jsonl", "--mpirun", mpirun]
+        command = [sys.executable, BENCH / "run.py", "--device", "cpu", *files, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+
+    run.table = tmp_path / "gpu.md"
+    return run
+
+
+def test_a_failed_row_says_why_and_the_others_run(bench):
+    printed = bench("--only", "8b", "8b-recompute", "8b-shard", "--rounds", "2")
+    names = [line.split(": ")[1] for line in printed]
+    assert names == ["8b", "8b-recompute", "8b-shard"] * 2
+    assert "round 1 failed: code 69: error: out of memory" in bench.table.read_text()
+
+
+def test_an_interrupted_call_is_continued_with_what_is_missing_or_failed(bench):
+    bench("--only", "8b", "8b-recompute", "--rounds", "1")
+    printed = bench("--only", "8b", "8b-recompute", "--rounds", "2", "--continue")
+    assert [line.split(": ")[:2] for line in printed] == [
+        ["round 1", "8b-recompute"],
+        ["round 2", "8b"],
+        ["round 2", "8b-recompute"],
+    ]
+    assert "| 1,000, 1,000 |" in bench.table.read_text()
+
+
+def test_a_run_that_does_not_end_is_ended(bench):
+    printed = bench("--only", "peft-8b", "--limit", "0.01", "--rounds", "1")
+    assert printed == ["round 1: peft-8b: not done after 0.01 s"]
+
+
+def test_the_peer_trains_a_tiny_shape(bench):
+    small = ["--shape", "tiny", "--sequence-length", "64", "--rounds", "1", "--steps", "2", "--warm-up", "1"]
+    bench("--only", "peft-8b-bf16-checkpointing", *small)
+    (line,) = (bench.table.parent / "gpu.jsonl").read_text().splitlines()
+    losses = json.loads(line)["result"]["loss"]
+    assert len(losses) == 3 and losses[-1] < losses[0]
