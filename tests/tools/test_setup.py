@@ -10,8 +10,18 @@ import pytest
 SETUP = Path(__file__).resolve().parents[2] / "tools/setup.sh"
 
 
+@pytest.fixture(scope="module")
+def programs_but_cargo(tmp_path_factory):
+    """A folder for PATH: this machine's programs, without the Rust that it may have."""
+    folder = tmp_path_factory.mktemp("programs")
+    for program in Path("/usr/bin").iterdir():
+        if program.name not in ("cargo", "rustc"):
+            (folder / program.name).symlink_to(program)
+    return folder
+
+
 @pytest.fixture
-def system(tmp_path):
+def system(tmp_path, programs_but_cargo):
     """A copy of setup.sh in a tree of its own, and a function that runs shell code with it among fake programs."""
     (tmp_path / "tools").mkdir()
     shutil.copy(SETUP, tmp_path / "tools")
@@ -23,7 +33,7 @@ def system(tmp_path):
             path = fakes / name.replace("_", "-")
             path.write_text(f"#!/bin/bash\n{body}\n")
             path.chmod(0o755)
-        environment = {**os.environ, "PATH": f"{fakes}:/usr/bin:/bin", "HOME": str(tmp_path)}
+        environment = {**os.environ, "PATH": f"{fakes}:{programs_but_cargo}", "HOME": str(tmp_path)}
         command = f"source tools/setup.sh; {code}"
         return subprocess.run(["bash", "-c", command], cwd=tmp_path, env=environment, capture_output=True, text=True)
 

@@ -103,7 +103,7 @@ TEST_P(GpuRows, RmsNormBackward) {
 // Head sizes 12 and 24: half a head is no whole number of 16-byte pieces.
 TEST_P(GpuRows, RopeTurnsTheFirstHeadsAlone) {
   constexpr int64_t kHeads = 7, kTurned = 5;
-  for (const auto [rows, head_dim] :
+  for (const auto& [rows, head_dim] :
        {std::pair<int64_t, int64_t>{3, 12}, {3, 16}, {3, 24}, {2000, 64}, {3, 128}, {3, 256}}) {
     for (const bool inverse : {false, true}) {
       SCOPED_TRACE(head_dim);
@@ -220,8 +220,12 @@ TEST_P(GpuRows, CrossEntropyOfMoreThan32BitsCanCount) {
 
 TEST_P(GpuRows, DropoutMaskIsTheReferencesBitForBit) {
   const DropoutKey key{.seed = 7, .step = 3, .layer = 2, .input_group = 1};
-  const Batch batch{
-      .ids = {5, 6, 7, 8, 9}, .positions = {0, 1, 0, 1, 2}, .sample_starts = {0, 2, 5}, .sample_ids = {40, 2}};
+  const Batch batch{.ids = {5, 6, 7, 8, 9},
+                    .positions = {0, 1, 0, 1, 2},
+                    .sample_starts = {0, 2, 5},
+                    .sample_ids = {40, 2},
+                    .target_rows = {},
+                    .targets = {}};
   uint64_t base = random64(key.seed, 0);
   for (const uint64_t word : {3, 2, 1}) base = random64(base, word);
   std::vector<int64_t> row_keys;
@@ -245,14 +249,14 @@ TEST_P(GpuRows, DropoutMaskIsTheReferencesBitForBit) {
 }
 
 TEST_P(GpuRows, NoRowsIsNoError) {
-  EXPECT_EQ(run("rankwise_rms_norm", GpuRmsNorm{.type = type(), .columns = 64}), 0);
-  EXPECT_EQ(run("rankwise_rms_norm_apply", GpuRmsNorm{.type = type(), .columns = 64}), 0);
-  EXPECT_EQ(run("rankwise_rms_norm_backward", GpuRmsNormBackward{.type = type(), .columns = 64}), 0);
-  EXPECT_EQ(run("rankwise_rope", GpuRope{.type = type(), .stride = 64, .heads = 1, .head_dim = 64}), 0);
-  EXPECT_EQ(run("rankwise_swiglu", GpuSwiglu{.type = type(), .width = 64}), 0);
-  EXPECT_EQ(run("rankwise_swiglu_backward", GpuSwigluBackward{.type = type(), .width = 64}), 0);
-  EXPECT_EQ(run("rankwise_cross_entropy", GpuCrossEntropy{.type = type(), .columns = 64}), 0);
-  EXPECT_EQ(run("rankwise_dropout_mask", GpuDropoutMask{.type = type(), .columns = 64}), 0);
+  EXPECT_EQ(run("rankwise_rms_norm", GpuRmsNorm{}), 0);
+  EXPECT_EQ(run("rankwise_rms_norm_apply", GpuRmsNorm{}), 0);
+  EXPECT_EQ(run("rankwise_rms_norm_backward", GpuRmsNormBackward{}), 0);
+  EXPECT_EQ(run("rankwise_rope", GpuRope{}), 0);
+  EXPECT_EQ(run("rankwise_swiglu", GpuSwiglu{}), 0);
+  EXPECT_EQ(run("rankwise_swiglu_backward", GpuSwigluBackward{}), 0);
+  EXPECT_EQ(run("rankwise_cross_entropy", GpuCrossEntropy{}), 0);
+  EXPECT_EQ(run("rankwise_dropout_mask", GpuDropoutMask{}), 0);
 }
 
 INSTANTIATE_TEST_SUITE_P(Types, GpuRows, ::testing::Values(at::kFloat, at::kBFloat16),
