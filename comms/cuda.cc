@@ -18,6 +18,13 @@ int num_cuda_devices() {
   return count();
 }
 
+DeviceBytes device_bytes() {
+  static auto* const ask = from_cuda_library<decltype(rankwise_device_bytes)>("rankwise_device_bytes");
+  DeviceBytes bytes;
+  ask(&bytes.free, &bytes.total);
+  return bytes;
+}
+
 std::unique_ptr<Communicator> make_nccl_communicator(Communicator& control, const NcclOptions& options) {
   static auto* const make =
       from_cuda_library<decltype(rankwise_make_nccl_communicator)>("rankwise_make_nccl_communicator");

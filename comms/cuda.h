@@ -4,6 +4,7 @@
 #pragma once
 
 #include <chrono>
+#include <cstdint>
 #include <memory>
 
 #include "comms/communicator.h"
@@ -13,6 +14,12 @@ namespace rankwise {
 // Devices that this process sees; 0 without a driver.
 // Throws UnavailableError (69) where this build has no CUDA part, or its libraries are not there.
 int num_cuda_devices();
+
+// Of the device that this thread is bound to, as the driver counts.
+struct DeviceBytes {
+  int64_t free = 0, total = 0;
+};
+DeviceBytes device_bytes();
 
 struct NcclOptions {
   int local_rank = 0;                          // picks the device

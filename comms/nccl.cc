@@ -272,6 +272,13 @@ void require_devices(Communicator& control, int devices, int local_size) {
 
 int rankwise_num_cuda_devices() { return c10::cuda::device_count(); }
 
+void rankwise_device_bytes(int64_t* free, int64_t* total) {
+  size_t free_bytes = 0, total_bytes = 0;
+  C10_CUDA_CHECK(cudaMemGetInfo(&free_bytes, &total_bytes));
+  *free = static_cast<int64_t>(free_bytes);
+  *total = static_cast<int64_t>(total_bytes);
+}
+
 rankwise::Communicator* rankwise_make_nccl_communicator(rankwise::Communicator* control,
                                                         const rankwise::NcclOptions* options) {
   using namespace rankwise;

@@ -5,6 +5,7 @@
 
 extern "C" {
 int rankwise_num_cuda_devices();
+void rankwise_device_bytes(int64_t* free, int64_t* total);
 rankwise::Communicator* rankwise_make_nccl_communicator(rankwise::Communicator* control,
                                                         const rankwise::NcclOptions* options);
 }

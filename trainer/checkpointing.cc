@@ -38,6 +38,12 @@ std::vector<NamedBuffer> buffers_of(TrainingState& state) {
   return buffers;
 }
 
+// The buffers themselves, or copies of what lies on a device.
+std::vector<NamedBuffer> on_host(std::vector<NamedBuffer> buffers) {
+  for (auto& buffer : buffers) buffer.flat = buffer.flat.cpu();
+  return buffers;
+}
+
 at::Tensor slice(const at::Tensor& flat, const AdapterEntry& entry) {
   return flat.narrow(0, entry.begin, entry.num_elements);
 }
@@ -69,7 +75,8 @@ void Checkpointing::write_state(const std::filesystem::path& directory, Training
   write_adapter(directory, adapter_info(), modules_, views);
 
   std::vector<TensorView> optimizer;
-  for (const auto& [prefix, flat] : buffers_of(state)) {
+  const auto buffers = on_host(buffers_of(state));
+  for (const auto& [prefix, flat] : buffers) {
     for (const auto& entry : state.adapter.entries()) {
       const at::Tensor part = slice(flat, entry);
       optimizer.push_back({prefix + "." + entry.key, file_dtype(part), entry.shape,
@@ -88,7 +95,8 @@ void Checkpointing::read_state(const CheckpointInfo& checkpoint, TrainingState s
   }
   state.adapter.load(read_adapter(checkpoint.directory, modules_).tensors);
   const SafetensorsFile optimizer(checkpoint.directory / kOptimizerFile);
-  for (const auto& [prefix, flat] : buffers_of(state)) {
+  for (auto& [prefix, there] : buffers_of(state)) {
+    const at::Tensor flat = there.cpu();
     for (const auto& entry : state.adapter.entries()) {
       const TensorEntry& stored = optimizer.entry(prefix + "." + entry.key);
       at::Tensor part = slice(flat, entry);
@@ -97,6 +105,7 @@ void Checkpointing::read_state(const CheckpointInfo& checkpoint, TrainingState s
                fmt::join(stored.shape, ", "), dtype_name(file_dtype(part)), fmt::join(entry.shape, ", "));
       optimizer.read(stored, 0, std::span(static_cast<std::byte*>(part.data_ptr()), part.nbytes()));
     }
+    if (!there.is_cpu()) there.copy_(flat);
   }
   state.progress = read_trainer_state(checkpoint);
 }
@@ -115,7 +124,9 @@ bool Checkpointing::restore(TrainingState state) {
   if (progress.empty()) return false;
   state.progress = trainer_state_from_json(progress, "the state of rank 0");
   for (auto* flat : {&state.adapter.masters(), &state.adamw.first_moment(), &state.adamw.second_moment()}) {
-    comm_->broadcast(*flat, 0).wait();
+    at::Tensor here = flat->cpu();
+    comm_->broadcast(here, 0).wait();
+    if (!flat->is_cpu()) flat->copy_(here);
   }
   state.adapter.refresh_compute_copies();
   state.adamw.set_steps(static_cast<int64_t>(state.progress.optimizer_steps));

@@ -1,6 +1,6 @@
 #include "trainer/devices.h"
 
-#include <ATen/core/Tensor.h>
+#include <ATen/Context.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 
 #include <algorithm>
@@ -8,6 +8,7 @@
 
 #include "base/check.h"
 #include "comms/cuda.h"
+#include "trainer/memory_plan.h"
 #include "trainer/weights/tensor_memory.h"
 
 namespace rankwise {
@@ -44,7 +45,12 @@ Devices::Devices(World& world, Wish wish, std::chrono::milliseconds timeout, Com
   }
   device_ = c10::Device(c10::kCUDA, static_cast<c10::DeviceIndex>(world.local_rank()));
   c10::impl::VirtualGuardImpl(c10::kCUDA).setDevice(device_);
+  at::globalContext().lazyInitDevice(c10::kCUDA);
   count_device_memory(device_);
+}
+
+int64_t Devices::available_bytes() const {
+  return device_.is_cuda() ? device_bytes().free : available_host_bytes(world_.local_size());
 }
 
 std::unique_ptr<Communicator> Devices::all_ranks() const {

@@ -85,8 +85,8 @@ int64_t activation_peak(const MemoryPlan& plan, const Workload& w) {
   const Widths v = widths_of(w.model);
   const int64_t tokens = w.tokens_per_micro_batch;
   const int64_t row = tokens * w.element_bytes;
-  // Logits of 16 bits, their float32 and the gradient's 16 again; wider ones are worked on in place.
-  const int64_t logit_bytes = w.element_bytes == 2 ? 8 : w.element_bytes;
+  // On a CPU logits of 16 bits, their float32 and the gradient's 16 again; all others are worked on in place.
+  const int64_t logit_bytes = w.element_bytes == 2 && w.device.is_cpu() ? 8 : w.element_bytes;
   const int64_t chunk = std::min(tokens, head_chunk_rows(w.device)) * w.model.vocab_size * logit_bytes;
   const int64_t head = row * 4 * v.c + chunk;
   const bool recomputes = plan.layout.activations != ActivationPolicy::kSave;
@@ -99,13 +99,13 @@ int64_t activation_peak(const MemoryPlan& plan, const Workload& w) {
 
 std::string mib(int64_t bytes) { return fmt::format("{:>10.1f} MiB", static_cast<double>(bytes) / 0x1p20); }
 
+}  // namespace
+
 const char* policy_name(ActivationPolicy policy) {
   return policy == ActivationPolicy::kSave           ? "save"
          : policy == ActivationPolicy::kRecomputeMlp ? "recompute_mlp"
                                                      : "recompute_block";
 }
-
-}  // namespace
 
 int64_t saved_bytes_of_block(const Workload& w, ActivationPolicy policy, int64_t tokens) {
   const Widths v = widths_of(w.model);

@@ -65,6 +65,8 @@ struct LayoutWishes {
 // never chosen unasked: gathering there is a copy within the host, and the memory is everybody's.
 MemoryPlan choose_layout(const Workload& workload, const LayoutWishes& wishes, int64_t available_bytes);
 
+const char* policy_name(ActivationPolicy policy);  // as in the configuration
+
 // A table for people.
 std::string describe(const MemoryPlan& plan, int64_t available_bytes);
 

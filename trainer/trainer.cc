@@ -76,7 +76,7 @@ void Trainer::load_inputs() {
 
 void Trainer::make_plan() {
   int64_t available = 0;
-  for (const auto& text : world_.gather_strings(std::to_string(available_host_bytes(world_.local_size())))) {
+  for (const auto& text : world_.gather_strings(std::to_string(devices_.available_bytes()))) {
     available = available == 0 ? std::stoll(text) : std::min<int64_t>(available, std::stoll(text));
   }
   world_.agree("plan", [&] {

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 
 import torch
 import transformers
@@ -27,6 +28,8 @@ LLAMA3_ROPE = dict(
     high_freq_factor=4.0,
     original_max_position_embeddings=32,
 )
+DEVICE = os.environ.get("RANKWISE_TEST_DEVICE", "cpu")  # of our side
+
 FAMILIES = {
     "llama": lambda: transformers.LlamaConfig(**COMMON, rope_parameters=LLAMA3_ROPE, tie_word_embeddings=False),
     "llama_tied": lambda: transformers.LlamaConfig(**COMMON, tie_word_embeddings=True),
@@ -150,5 +153,6 @@ def peft_key(parameter_name):
 
 
 def write_request(path, model_dir, adapter_dir, samples, **options):
-    path.write_text(json.dumps(dict(model=str(model_dir), adapter=str(adapter_dir), samples=samples) | options))
+    request = dict(model=str(model_dir), adapter=str(adapter_dir), samples=samples, device=DEVICE)
+    path.write_text(json.dumps(request | options))
     return path

@@ -24,19 +24,23 @@ class AdamW {
   enum Outcome { kNorm, kApplied, kNumOutcomes };  // norm: before clipping
   at::Tensor update(const at::Tensor& gradients, const at::Tensor& targets, const at::Tensor& nonfinite,
                     double learning_rate, double max_grad_norm);
-  // One update on the host, with `gradients` times gradient_scale.
+  // One update that the host decides on, with `gradients` times gradient_scale.
   void step(const at::Tensor& gradients, double learning_rate, double gradient_scale);
 
   // For checkpoints.
   at::Tensor& first_moment() { return first_moment_; }
   at::Tensor& second_moment() { return second_moment_; }
-  int64_t steps() const { return steps_; }
-  void set_steps(int64_t steps) { steps_ = steps; }
+  int64_t steps() const;  // updates that were applied; waits for a device
+  void set_steps(int64_t steps);
 
  private:
+  at::Tensor update_on_device(const at::Tensor& gradients, const at::Tensor& targets, const at::Tensor& nonfinite,
+                              double learning_rate, double max_grad_norm);
+
   at::Tensor parameters_, first_moment_, second_moment_;
   AdamWOptions options_;
-  int64_t steps_ = 0;
+  int64_t steps_ = 0;                               // on the host
+  at::Tensor device_steps_, block_sums_, scalars_;  // on a device, see trainer/kernels/adamw.h
 };
 
 }  // namespace rankwise

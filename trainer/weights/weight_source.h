@@ -27,7 +27,8 @@ class WeightSource {
   virtual int64_t nonfinite_tensors() const = 0;  // with a NaN or Inf
 };
 
-// Normal with deviation 0.02, a function of (seed, name, begin): for models that exist as a shape alone.
+// Normal with deviation 0.02, a function of (seed, name, begin), norm weights 1: for models that exist as a shape
+// alone.
 class RandomWeights final : public WeightSource {
  public:
   explicit RandomWeights(uint64_t seed) : seed_(seed) {}

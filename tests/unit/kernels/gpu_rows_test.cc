@@ -243,7 +243,8 @@ TEST_P(GpuRows, DropoutMaskIsTheReferencesBitForBit) {
                                    mask.data_ptr(), 5, width, static_cast<uint64_t>(p * 4294967296.0),
                                    static_cast<float>(1.0 / (1.0 - p))}),
                 0);
-      EXPECT_TRUE(mask.cpu().equal(dropout_mask(key, batch, width, p, GetParam()))) << width << " " << p;
+      EXPECT_TRUE(mask.cpu().equal(dropout_mask(key, batch, width, p, at::TensorOptions().dtype(GetParam()))))
+          << width << " " << p;
     }
   }
 }

@@ -1,0 +1,96 @@
+#include <CLI/CLI.hpp>
+#include <iostream>
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "base/log.h"
+#include "comms/world.h"
+#include "launcher/commands/commands.h"
+#include "trainer/step_benchmark.h"
+
+namespace rankwise {
+namespace {
+
+double gib(int64_t bytes) { return static_cast<double>(bytes) / 0x1p30; }
+
+void print(const World& world, const BenchmarkOptions& options, const BenchmarkResult& result) {
+  nlohmann::ordered_json json;
+  json["stack"] = "rankwise";
+  json["shape"] = options.shape;
+  json["ranks"] = world.size();
+  json["device"] = result.device;
+  json["base"] = result.base;
+  json["activations"] = result.activations;
+  json["tokens_per_second_per_gpu"] = result.tokens_per_second_per_rank;
+  json["step_seconds_mean"] = result.step_seconds;
+  json["seconds_to_first_step"] = result.seconds_to_first_step;
+  json["peak_gib"] = gib(result.peak_bytes);
+  json["plan_gib"] = gib(result.planned_bytes);
+  json["driver_gib"] = gib(result.driver_bytes);
+  json["exposed_gather_ms"] = 1e3 * result.exposed_gather_seconds;
+  json["gathered_bytes_per_micro_batch"] = result.gathered_bytes_per_micro_batch;
+  json["planned_gathered_bytes"] = result.planned_gathered_bytes;
+  json["reduced_bytes_per_step"] = result.reduced_bytes_per_step;
+  json["loss"] = result.losses;
+  std::cout << json.dump() << std::endl;
+}
+
+ExitCode bench(const BenchmarkOptions& options) {
+  World world;
+  init_log(world.rank(), LogLevel::kInfo);
+  try {
+    const BenchmarkResult result = run_step_benchmark(world, options);
+    if (world.rank() == 0) print(world, options, result);
+    world.finalize();
+    return ExitCode::kOk;
+  } catch (const Error& error) {
+    log_error("rank {} of {} on {}: {}", world.rank(), world.size(), world.host(), error.what());
+    world.abort(error.code());
+  } catch (const std::exception& error) {
+    log_error("rank {} of {} on {}: {}", world.rank(), world.size(), world.host(), error.what());
+    world.abort(ExitCode::kInternal);
+  }
+}
+
+template <typename T>
+void add_choice(CLI::App* command, const char* name, T& value, const std::map<std::string, T>& values) {
+  command->add_option(name, value, "")->transform(CLI::CheckedTransformer(values));
+}
+
+}  // namespace
+
+void add_bench(CLI::App& app, Command& chosen) {
+  auto options = std::make_shared<BenchmarkOptions>();
+  auto* command =
+      app.add_subcommand("bench", "Time training steps of a named shape with random weights; no files needed.");
+  command->add_option("--shape", options->shape, "tiny, 1b, 8b or 70b (Llama)")->capture_default_str();
+  command->add_option("--layers", options->num_layers, "instead of all of the shape's")->check(CLI::Range(1, 1000));
+  command->add_option("--micro-batch", options->micro_batch, "sequences")
+      ->check(CLI::Range(1, 65536))
+      ->capture_default_str();
+  command->add_option("--sequence-length", options->sequence_length, "tokens")
+      ->check(CLI::Range(2, 1 << 20))
+      ->capture_default_str();
+  command->add_option("--steps", options->steps, "measured")->check(CLI::Range(1, 100000))->capture_default_str();
+  command->add_option("--warm-up", options->warm_up, "before them")
+      ->check(CLI::Range(1, 100000))
+      ->capture_default_str();
+  using P = ParallelSection;
+  add_choice<P::Device>(command, "--device", options->parallel.device,
+                        {{"auto", P::Device::kAuto}, {"cpu", P::Device::kCpu}, {"cuda", P::Device::kCuda}});
+  add_choice<P::Base>(command, "--base", options->parallel.base,
+                      {{"auto", P::Base::kAuto}, {"replicate", P::Base::kReplicate}, {"shard", P::Base::kShard}});
+  add_choice<P::Activations>(command, "--activations", options->parallel.activations,
+                             {{"auto", P::Activations::kAuto},
+                              {"save", P::Activations::kSave},
+                              {"recompute_mlp", P::Activations::kRecomputeMlp},
+                              {"recompute_block", P::Activations::kRecomputeBlock}});
+  command->add_option("--prefetch", options->parallel.prefetch, "blocks gathered ahead")
+      ->check(CLI::Range(0, 64))
+      ->capture_default_str();
+  command->add_option("--resident-gib", options->parallel.resident_gib, "for gathered blocks that stay");
+  command->footer("Prints one line of JSON.\nExample: mpirun -np 2 rankwise bench --shape 8b --base shard");
+  command->callback([=, &chosen] { chosen = [options] { return bench(*options); }; });
+}
+
+}  // namespace rankwise

@@ -1,0 +1,169 @@
+#include "trainer/step_benchmark.h"
+
+#include <ATen/ATen.h>
+
+#include <chrono>
+#include <deque>
+
+#include "base/check.h"
+#include "base/counter_random.h"
+#include "comms/cuda.h"
+#include "trainer/config_mapping.h"
+#include "trainer/devices.h"
+#include "trainer/frozen_model.h"
+#include "trainer/train_step.h"
+#include "trainer/weights/tensor_memory.h"
+
+namespace rankwise {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr uint64_t kSeed = 42;
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+struct NamedShape {
+  const char* name;
+  int64_t hidden, intermediate, layers, heads, kv_heads, vocabulary;
+  bool tied;
+};
+constexpr NamedShape kShapes[] = {{"tiny", 256, 512, 4, 4, 2, 1024, true},
+                                  {"1b", 2048, 8192, 16, 32, 8, 128256, true},
+                                  {"8b", 4096, 14336, 32, 32, 8, 128256, false},
+                                  {"70b", 8192, 28672, 80, 64, 8, 128256, false}};
+
+Batch random_batch(const ModelConfig& model, const BenchmarkOptions& options, uint64_t key) {
+  Batch batch;
+  batch.sample_starts.push_back(0);
+  const int64_t length = options.sequence_length;
+  for (int64_t s = 0; s < options.micro_batch; ++s) {
+    for (int64_t t = 0; t < length; ++t) {
+      const auto id = static_cast<int64_t>(
+          random_below(key, static_cast<uint64_t>(s * length + t), static_cast<uint64_t>(model.vocab_size)));
+      if (t > 0) batch.targets.push_back(id);
+      if (t + 1 < length) batch.target_rows.push_back(batch.num_tokens());
+      batch.ids.push_back(id);
+      batch.positions.push_back(t);
+    }
+    batch.sample_starts.push_back(batch.num_tokens());
+    batch.sample_ids.push_back(s);
+  }
+  return batch;
+}
+
+RunConfig config_of(const BenchmarkOptions& options) {
+  RunConfig config;
+  config.model.dtype = options.dtype;
+  config.lora.r = options.lora_r;
+  config.lora.lora_alpha = options.lora_alpha;
+  config.train.per_device_train_batch_size = options.micro_batch;
+  config.data.max_length = options.sequence_length;
+  config.parallel = options.parallel;
+  return config;
+}
+
+// What the poorest rank has.
+int64_t available_bytes(World& world, const Devices& devices) {
+  int64_t least = devices.available_bytes();
+  for (const auto& text : world.gather_strings(std::to_string(least)))
+    least = std::min<int64_t>(least, std::stoll(text));
+  return least;
+}
+
+}  // namespace
+
+ModelConfig named_shape(const std::string& name, std::optional<int64_t> num_layers) {
+  for (const auto& shape : kShapes) {
+    if (name != shape.name) continue;
+    ModelConfig config;
+    config.model_type = "llama";
+    config.architecture = "LlamaForCausalLM";
+    config.vocab_size = shape.vocabulary;
+    config.hidden_size = shape.hidden;
+    config.intermediate_size = shape.intermediate;
+    config.num_hidden_layers = num_layers.value_or(shape.layers);
+    config.num_attention_heads = shape.heads;
+    config.num_key_value_heads = shape.kv_heads;
+    config.head_dim = shape.hidden / shape.heads;
+    config.max_position_embeddings = 131072;
+    config.rms_norm_eps = 1e-5;
+    config.rope_theta = 500000.0;
+    config.layer_is_sliding.assign(static_cast<size_t>(config.num_hidden_layers), false);
+    config.tie_word_embeddings = shape.tied;
+    config.dtype = Dtype::kBF16;
+    return config;
+  }
+  throw UsageError(fmt::format("--shape {}: unknown; tiny, 1b, 8b and 70b are there", name));
+}
+
+BenchmarkResult run_step_benchmark(World& world, const BenchmarkOptions& options) {
+  const auto start = Clock::now();
+  const ModelConfig model = named_shape(options.shape, options.num_layers);
+  const RunConfig config = config_of(options);
+  const Devices devices(world, options.parallel.device, std::chrono::seconds(120), nullptr);
+  const auto dtype = compute_dtype_of(options.dtype, devices.device());
+  const Workload workload = workload_of(config, nullptr, model, devices.device());
+  const MemoryPlan plan = choose_layout(workload, layout_wishes_of(options.parallel, world.size(), world.local_size()),
+                                        available_bytes(world, devices));
+  require_dividing_groups(world, plan.layout.shard_group_size);
+  const auto reduction = devices.all_ranks();
+  FrozenStore store(std::make_unique<RandomWeights>(kSeed), Decoder::frozen_spec(model),
+                    devices.shard_group(plan.layout.shard_group_size),
+                    {.dtype = dtype,
+                     .matrix_dtype = devices.device().is_cpu() ? matrix_dtype_of(nullptr, model, dtype) : dtype,
+                     .prefetch = plan.layout.prefetch,
+                     .resident_bytes = plan.layout.resident_bytes,
+                     .device = devices.device()});
+  Decoder decoder(model, store, dtype, plan.layout.activations);
+  const auto groups = decoder.groups();
+  Adapter adapter(workload.adapter, groups, {.compute_dtype = dtype, .device = devices.device()});
+  adapter.initialise(LoraInit::kKaiming, kSeed);
+  std::optional<AdamW> adamw;
+  {
+    const TensorScope scope(TensorKind::kOptimizer);
+    adamw.emplace(adapter.masters(), AdamWOptions{});
+  }
+  TrainStep step(decoder, adapter, *adamw, *reduction, /*max_grad_norm=*/1.0);
+
+  BenchmarkResult result;
+  const auto key = random64(kSeed, static_cast<uint64_t>(world.rank()));
+  const Batch batch = random_batch(model, options, key);
+  std::deque<PendingStep> pending;
+  const auto run = [&](int64_t steps) {
+    for (int64_t k = 0; k < steps; ++k) {
+      step.add(batch, {k, kSeed, 0.0}, [](ModelPhase) {});
+      step.exchange(false);
+      pending.push_back(step.update(1e-4));
+      while (pending.size() > (k + 1 < steps ? 1u : 0u)) {
+        result.losses.push_back(pending.front().read().mean_loss());
+        pending.pop_front();
+      }
+    }
+  };
+  run(1);
+  result.seconds_to_first_step = seconds_since(start);
+  run(options.warm_up - 1);
+  const double exposed_before = store.gather_wait_seconds();
+  const uint64_t gathered_before = store.gathered_bytes();
+  const auto begin = Clock::now();
+  run(options.steps);
+  result.step_seconds = seconds_since(begin) / static_cast<double>(options.steps);
+
+  const auto measured = static_cast<double>(options.steps);
+  result.tokens_per_second_per_rank = static_cast<double>(batch.num_tokens()) / result.step_seconds;
+  result.exposed_gather_seconds = (store.gather_wait_seconds() - exposed_before) / measured;
+  result.gathered_bytes_per_micro_batch =
+      static_cast<int64_t>(store.gathered_bytes() - gathered_before) / options.steps;
+  result.planned_gathered_bytes = plan.steady_gathered_bytes;
+  result.reduced_bytes_per_step = static_cast<int64_t>(adapter.gradients().nbytes());
+  result.peak_bytes = tensor_memory().peak_total;
+  result.planned_bytes = plan.total_bytes;
+  if (devices.device().is_cuda()) result.driver_bytes = device_bytes().total - device_bytes().free;
+  result.base = plan.layout.shard_group_size == 1 ? "replicate" : "shard";
+  result.activations = policy_name(plan.layout.activations);
+  result.device = devices.device().str();
+  return result;
+}
+
+}  // namespace rankwise

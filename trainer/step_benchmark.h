@@ -1,0 +1,47 @@
+// Steps of training without files: a model of a named shape with random weights, the same random tokens in each step,
+// all of them learned.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "comms/world.h"
+#include "configs/run_config.h"
+#include "trainer/weights/model_config.h"
+
+namespace rankwise {
+
+// "1b", "8b", "70b": Llama 3.2 and 3.1; "tiny". Throws UsageError for another name.
+ModelConfig named_shape(const std::string& name, std::optional<int64_t> num_layers);
+
+struct BenchmarkOptions {
+  std::string shape = "8b";
+  std::optional<int64_t> num_layers;  // fewer than the shape has
+  int64_t lora_r = 16, lora_alpha = 32;
+  int64_t micro_batch = 4, sequence_length = 2048;
+  int64_t steps = 10, warm_up = 5;  // measured, and before them
+  ModelSection::Dtype dtype = ModelSection::Dtype::kAuto;
+  ParallelSection parallel;
+};
+
+struct BenchmarkResult {
+  std::string base, activations, device;
+  double tokens_per_second_per_rank = 0;
+  double step_seconds = 0;           // mean of those measured
+  double seconds_to_first_step = 0;  // from the call
+  int64_t peak_bytes = 0;            // of this rank's tensors
+  int64_t planned_bytes = 0;
+  int64_t driver_bytes = 0;           // in use on the whole device at the end
+  double exposed_gather_seconds = 0;  // a step, of this rank
+  int64_t gathered_bytes_per_micro_batch = 0;
+  int64_t planned_gathered_bytes = 0;
+  int64_t reduced_bytes_per_step = 0;
+  std::vector<double> losses;  // of all steps
+};
+
+// Collective.
+BenchmarkResult run_step_benchmark(World& world, const BenchmarkOptions& options);
+
+}  // namespace rankwise
