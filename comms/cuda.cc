@@ -4,22 +4,13 @@
 #include "comms/nccl.h"
 
 namespace rankwise {
-namespace {
-
-template <typename Function>
-Function* from_cuda_library(const char* symbol) {
-  return reinterpret_cast<Function*>(shared_library_symbol("librankwise_cuda.so", symbol));
-}
-
-}  // namespace
-
 int num_cuda_devices() {
-  static auto* const count = from_cuda_library<decltype(rankwise_num_cuda_devices)>("rankwise_num_cuda_devices");
+  static auto* const count = cuda_library_function<decltype(rankwise_num_cuda_devices)>("rankwise_num_cuda_devices");
   return count();
 }
 
 DeviceBytes device_bytes() {
-  static auto* const ask = from_cuda_library<decltype(rankwise_device_bytes)>("rankwise_device_bytes");
+  static auto* const ask = cuda_library_function<decltype(rankwise_device_bytes)>("rankwise_device_bytes");
   DeviceBytes bytes;
   ask(&bytes.free, &bytes.total);
   return bytes;
@@ -27,7 +18,7 @@ DeviceBytes device_bytes() {
 
 std::unique_ptr<Communicator> make_nccl_communicator(Communicator& control, const NcclOptions& options) {
   static auto* const make =
-      from_cuda_library<decltype(rankwise_make_nccl_communicator)>("rankwise_make_nccl_communicator");
+      cuda_library_function<decltype(rankwise_make_nccl_communicator)>("rankwise_make_nccl_communicator");
   return std::unique_ptr<Communicator>(make(&control, &options));
 }
 

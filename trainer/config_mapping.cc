@@ -137,8 +137,7 @@ Workload workload_of(const RunConfig& config, const ModelFiles* files, const Mod
   const auto dtype = compute_dtype_of(config.model.dtype, device);
   workload.device = device;
   workload.element_bytes = static_cast<int64_t>(c10::elementSize(dtype));
-  workload.matrix_bytes =
-      static_cast<int64_t>(c10::elementSize(device.is_cpu() ? matrix_dtype_of(files, model, dtype) : dtype));
+  workload.matrix_bytes = static_cast<int64_t>(c10::elementSize(matrix_dtype_of(files, model, dtype, device)));
   workload.master_bytes = dtype == c10::ScalarType::Double ? 8 : 4;
   workload.tokens_per_micro_batch = config.train.per_device_train_batch_size * config.data.max_length;
   return workload;

@@ -50,7 +50,10 @@ Devices::Devices(World& world, Wish wish, std::chrono::milliseconds timeout, Com
 }
 
 int64_t Devices::available_bytes() const {
-  return device_.is_cuda() ? device_bytes().free : available_host_bytes(world_.local_size());
+  int64_t least = device_.is_cuda() ? device_bytes().free : available_host_bytes(world_.local_size());
+  for (const auto& text : world_.gather_strings(std::to_string(least)))
+    least = std::min<int64_t>(least, std::stoll(text));
+  return least;
 }
 
 std::unique_ptr<Communicator> Devices::all_ranks() const {

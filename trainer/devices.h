@@ -21,7 +21,8 @@ class Devices {
   Devices(World& world, ParallelSection::Device wish, std::chrono::milliseconds timeout, CommObserver* observer);
 
   c10::Device device() const noexcept { return device_; }
-  // What tensors of this rank may take: the device's free memory, or its share of the host's.
+  // Collective. What tensors may take on the rank that has the least: its device's free memory, or its share of the
+  // host's.
   int64_t available_bytes() const;
 
   // Collective, for tensors on device(): NCCL, MPI, or local for one rank.

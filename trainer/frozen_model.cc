@@ -15,14 +15,15 @@ FrozenModel::FrozenModel(const std::filesystem::path& model_dir, std::unique_ptr
       files(model_dir),
       store(files, Decoder::frozen_spec(config), std::move(shard_group),
             {.dtype = options.dtype,
-             .matrix_dtype = options.device.is_cpu() ? matrix_dtype_of(&files, config, options.dtype) : options.dtype,
+             .matrix_dtype = matrix_dtype_of(&files, config, options.dtype, options.device),
              .prefetch = options.prefetch,
              .resident_bytes = options.resident_bytes,
              .device = options.device}),
       decoder(config, store, options.dtype, options.activations) {}
 
-c10::ScalarType matrix_dtype_of(const ModelFiles* files, const ModelConfig& config, c10::ScalarType compute) {
-  if (compute != c10::ScalarType::Float || !sums_mixed_products()) return compute;
+c10::ScalarType matrix_dtype_of(const ModelFiles* files, const ModelConfig& config, c10::ScalarType compute,
+                                c10::Device device) {
+  if (!device.is_cpu() || compute != c10::ScalarType::Float || !sums_mixed_products()) return compute;
   for (const auto& unit : Decoder::frozen_spec(config).units) {
     for (const auto& matrix : unit.matrices) {
       const Dtype stored = files != nullptr ? files->entry(matrix.name).dtype : config.dtype;

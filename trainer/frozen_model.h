@@ -35,7 +35,8 @@ struct FrozenModel {
 // What the matrices are kept and gathered in on CPUs: bfloat16 where all files have it and the products widen it
 // (float32), else the dtype that the run computes in, as on every other device. files: null before the model is
 // downloaded, config.json's word counts.
-c10::ScalarType matrix_dtype_of(const ModelFiles* files, const ModelConfig& config, c10::ScalarType compute);
+c10::ScalarType matrix_dtype_of(const ModelFiles* files, const ModelConfig& config, c10::ScalarType compute,
+                                c10::Device device);
 
 // Throws what check_required_tensors throws.
 void check_weights(const ModelConfig& config, const ModelFiles& files, const std::filesystem::path& model_dir);

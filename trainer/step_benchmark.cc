@@ -20,6 +20,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr uint64_t kSeed = 42;
+constexpr double kLearningRate = 1e-4;
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
@@ -63,12 +64,37 @@ RunConfig config_of(const BenchmarkOptions& options) {
   return config;
 }
 
-// What the poorest rank has.
-int64_t available_bytes(World& world, const Devices& devices) {
-  int64_t least = devices.available_bytes();
-  for (const auto& text : world.gather_strings(std::to_string(least)))
-    least = std::min<int64_t>(least, std::stoll(text));
-  return least;
+// Steps are read one behind, as in training, and all of them before a clock is.
+void run_steps(TrainStep& step, const Batch& batch, int64_t count, std::vector<double>& losses) {
+  std::deque<PendingStep> pending;
+  for (int64_t k = 0; k < count; ++k) {
+    step.add(batch, {k, kSeed, 0.0}, [](ModelPhase) {});
+    step.exchange(/*stop_requested=*/false);
+    pending.push_back(step.update(kLearningRate));
+    while (pending.size() > (k + 1 < count ? 1u : 0u)) {
+      losses.push_back(pending.front().read().mean_loss());
+      pending.pop_front();
+    }
+  }
+}
+
+BenchmarkResult time_steps(TrainStep& step, FrozenStore& store, const Batch& batch, const BenchmarkOptions& options,
+                           Clock::time_point start) {
+  BenchmarkResult result;
+  run_steps(step, batch, 1, result.losses);
+  result.seconds_to_first_step = seconds_since(start);
+  run_steps(step, batch, options.warm_up - 1, result.losses);
+  const double exposed_before = store.gather_wait_seconds();
+  const uint64_t gathered_before = store.gathered_bytes();
+  const auto begin = Clock::now();
+  run_steps(step, batch, options.steps, result.losses);
+  const auto steps = static_cast<double>(options.steps);
+  result.step_seconds = seconds_since(begin) / steps;
+  result.tokens_per_second_per_rank = static_cast<double>(batch.num_tokens()) / result.step_seconds;
+  result.exposed_gather_seconds = (store.gather_wait_seconds() - exposed_before) / steps;
+  result.gathered_bytes_per_micro_batch =
+      static_cast<int64_t>(store.gathered_bytes() - gathered_before) / options.steps;
+  return result;
 }
 
 }  // namespace
@@ -105,13 +131,13 @@ BenchmarkResult run_step_benchmark(World& world, const BenchmarkOptions& options
   const auto dtype = compute_dtype_of(options.dtype, devices.device());
   const Workload workload = workload_of(config, nullptr, model, devices.device());
   const MemoryPlan plan = choose_layout(workload, layout_wishes_of(options.parallel, world.size(), world.local_size()),
-                                        available_bytes(world, devices));
+                                        devices.available_bytes());
   require_dividing_groups(world, plan.layout.shard_group_size);
   const auto reduction = devices.all_ranks();
   FrozenStore store(std::make_unique<RandomWeights>(kSeed), Decoder::frozen_spec(model),
                     devices.shard_group(plan.layout.shard_group_size),
                     {.dtype = dtype,
-                     .matrix_dtype = devices.device().is_cpu() ? matrix_dtype_of(nullptr, model, dtype) : dtype,
+                     .matrix_dtype = matrix_dtype_of(nullptr, model, dtype, devices.device()),
                      .prefetch = plan.layout.prefetch,
                      .resident_bytes = plan.layout.resident_bytes,
                      .device = devices.device()});
@@ -125,36 +151,8 @@ BenchmarkResult run_step_benchmark(World& world, const BenchmarkOptions& options
     adamw.emplace(adapter.masters(), AdamWOptions{});
   }
   TrainStep step(decoder, adapter, *adamw, *reduction, /*max_grad_norm=*/1.0);
-
-  BenchmarkResult result;
-  const auto key = random64(kSeed, static_cast<uint64_t>(world.rank()));
-  const Batch batch = random_batch(model, options, key);
-  std::deque<PendingStep> pending;
-  const auto run = [&](int64_t steps) {
-    for (int64_t k = 0; k < steps; ++k) {
-      step.add(batch, {k, kSeed, 0.0}, [](ModelPhase) {});
-      step.exchange(false);
-      pending.push_back(step.update(1e-4));
-      while (pending.size() > (k + 1 < steps ? 1u : 0u)) {
-        result.losses.push_back(pending.front().read().mean_loss());
-        pending.pop_front();
-      }
-    }
-  };
-  run(1);
-  result.seconds_to_first_step = seconds_since(start);
-  run(options.warm_up - 1);
-  const double exposed_before = store.gather_wait_seconds();
-  const uint64_t gathered_before = store.gathered_bytes();
-  const auto begin = Clock::now();
-  run(options.steps);
-  result.step_seconds = seconds_since(begin) / static_cast<double>(options.steps);
-
-  const auto measured = static_cast<double>(options.steps);
-  result.tokens_per_second_per_rank = static_cast<double>(batch.num_tokens()) / result.step_seconds;
-  result.exposed_gather_seconds = (store.gather_wait_seconds() - exposed_before) / measured;
-  result.gathered_bytes_per_micro_batch =
-      static_cast<int64_t>(store.gathered_bytes() - gathered_before) / options.steps;
+  const auto rank = static_cast<uint64_t>(world.rank());
+  BenchmarkResult result = time_steps(step, store, random_batch(model, options, random64(kSeed, rank)), options, start);
   result.planned_gathered_bytes = plan.steady_gathered_bytes;
   result.reduced_bytes_per_step = static_cast<int64_t>(adapter.gradients().nbytes());
   result.peak_bytes = tensor_memory().peak_total;

@@ -2,7 +2,6 @@
 
 #include <ATen/ATen.h>
 #include <c10/core/Event.h>
-#include <c10/core/impl/VirtualGuardImpl.h>
 
 #include <chrono>
 #include <optional>
@@ -10,6 +9,7 @@
 
 #include "trainer/model/gpu.h"
 #include "trainer/optim/clip.h"
+#include "trainer/weights/current_stream.h"
 
 namespace rankwise {
 
@@ -87,7 +87,7 @@ PendingStep TrainStep::update(double learning_rate) {
     state->numbers = at::empty(numbers.sizes(), at::TensorOptions().dtype(at::kDouble).pinned_memory(true));
     state->numbers.copy_(numbers, /*non_blocking=*/true);
     state->done.emplace(numbers.device().type());
-    state->done->record(c10::impl::VirtualGuardImpl(numbers.device().type()).getStream(numbers.device()));
+    state->done->record(current_stream(numbers.device()));
     state->reduction = &reduction_;
   }
   return PendingStep(std::move(state));

@@ -75,10 +75,7 @@ void Trainer::load_inputs() {
 }
 
 void Trainer::make_plan() {
-  int64_t available = 0;
-  for (const auto& text : world_.gather_strings(std::to_string(devices_.available_bytes()))) {
-    available = available == 0 ? std::stoll(text) : std::min<int64_t>(available, std::stoll(text));
-  }
+  const int64_t available = devices_.available_bytes();
   world_.agree("plan", [&] {
     const ModelConfig model = read_model_config(config_.model.path);
     const ModelFiles files(config_.model.path);

@@ -3,7 +3,6 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
-#include "base/log.h"
 #include "comms/world.h"
 #include "launcher/commands/commands.h"
 #include "trainer/step_benchmark.h"
@@ -35,21 +34,10 @@ void print(const World& world, const BenchmarkOptions& options, const BenchmarkR
   std::cout << json.dump() << std::endl;
 }
 
-ExitCode bench(const BenchmarkOptions& options) {
-  World world;
-  init_log(world.rank(), LogLevel::kInfo);
-  try {
-    const BenchmarkResult result = run_step_benchmark(world, options);
-    if (world.rank() == 0) print(world, options, result);
-    world.finalize();
-    return ExitCode::kOk;
-  } catch (const Error& error) {
-    log_error("rank {} of {} on {}: {}", world.rank(), world.size(), world.host(), error.what());
-    world.abort(error.code());
-  } catch (const std::exception& error) {
-    log_error("rank {} of {} on {}: {}", world.rank(), world.size(), world.host(), error.what());
-    world.abort(ExitCode::kInternal);
-  }
+ExitCode bench(World& world, const BenchmarkOptions& options) {
+  const BenchmarkResult result = run_step_benchmark(world, options);
+  if (world.rank() == 0) print(world, options, result);
+  return ExitCode::kOk;
 }
 
 template <typename T>
@@ -90,7 +78,9 @@ void add_bench(CLI::App& app, Command& chosen) {
       ->capture_default_str();
   command->add_option("--resident-gib", options->parallel.resident_gib, "for gathered blocks that stay");
   command->footer("Prints one line of JSON.\nExample: mpirun -np 2 rankwise bench --shape 8b --base shard");
-  command->callback([=, &chosen] { chosen = [options] { return bench(*options); }; });
+  command->callback([=, &chosen] {
+    chosen = [options] { return run_on_world([&](World& world) { return bench(world, *options); }); };
+  });
 }
 
 }  // namespace rankwise

@@ -12,12 +12,18 @@ class App;
 
 namespace rankwise {
 
+class World;
+
 // What main runs after parsing; null while no command was chosen.
 using Command = std::function<ExitCode()>;
 
 // Set by SIGTERM, SIGINT and SIGUSR1: finish the step, save, leave with 75.
 const std::atomic<bool>& stop_requested();
 void install_stop_signals();
+
+// Runs `part` on all ranks. An error that all share is printed once, by rank 0, and ends all of them in order; another
+// one is printed with its rank and ends the job.
+ExitCode run_on_world(const std::function<ExitCode(World&)>& part);
 
 void add_train(CLI::App& app, Command& chosen);
 void add_check(CLI::App& app, Command& chosen);

@@ -2,7 +2,6 @@
 #include <iostream>
 
 #include "base/file.h"
-#include "base/log.h"
 #include "comms/world.h"
 #include "configs/run_config.h"
 #include "launcher/commands/commands.h"
@@ -45,23 +44,7 @@ ExitCode train_on_world(const Options& options) {
     return ExitCode::kOk;
   }
   install_stop_signals();
-  World world;
-  init_log(world.rank(), LogLevel::kInfo);
-  ExitCode code = ExitCode::kInternal;
-  try {
-    code = train(world, options);
-  } catch (const AgreedError& error) {
-    if (world.rank() == 0) log_error("{}", error.what());
-    code = error.code();
-  } catch (const Error& error) {
-    log_error("rank {} of {} on {}: {}", world.rank(), world.size(), world.host(), error.what());
-    world.abort(error.code());
-  } catch (const std::exception& error) {
-    log_error("rank {} of {} on {}: {}", world.rank(), world.size(), world.host(), error.what());
-    world.abort(ExitCode::kInternal);
-  }
-  world.finalize();
-  return code;
+  return run_on_world([&](World& world) { return train(world, options); });
 }
 
 }  // namespace

@@ -85,7 +85,7 @@ void run(World& world, const json& request, const std::string& out_path) {
   auto reducer = devices.all_ranks();
   FrozenStore store(files, Decoder::frozen_spec(config), std::move(group),
                     {.dtype = dtype,
-                     .matrix_dtype = device.is_cpu() ? matrix_dtype_of(&files, config, dtype) : dtype,
+                     .matrix_dtype = matrix_dtype_of(&files, config, dtype, device),
                      .prefetch = request.value("prefetch", 2),
                      .device = device});
   const std::string policy = request.value("policy", "save");

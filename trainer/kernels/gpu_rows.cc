@@ -7,7 +7,7 @@ namespace {
 
 template <typename Function>
 void find(Function*& function, const char* symbol) {
-  function = reinterpret_cast<Function*>(shared_library_symbol("librankwise_cuda.so", symbol));
+  function = cuda_library_function<Function>(symbol);
 }
 
 GpuRowKernels load() {

@@ -35,14 +35,10 @@ void update_range(T* p, T* m, T* v, const T* g, int64_t count, const Coefficient
 }
 
 struct DeviceKernels {
-  decltype(&rankwise_adamw_prepare) prepare = find<decltype(prepare)>("rankwise_adamw_prepare");
-  decltype(&rankwise_adamw_step) step = find<decltype(step)>("rankwise_adamw_step");
-  void* (*current_stream)() = find<void* (*)()>("rankwise_current_stream");
-
-  template <typename Pointer>
-  static Pointer find(const char* symbol) {
-    return reinterpret_cast<Pointer>(shared_library_symbol("librankwise_cuda.so", symbol));
-  }
+  decltype(rankwise_adamw_prepare)* prepare =
+      cuda_library_function<decltype(rankwise_adamw_prepare)>("rankwise_adamw_prepare");
+  decltype(rankwise_adamw_step)* step = cuda_library_function<decltype(rankwise_adamw_step)>("rankwise_adamw_step");
+  void* (*current_stream)() = cuda_library_function<void*()>("rankwise_current_stream");
 };
 
 void require_started(int code) {

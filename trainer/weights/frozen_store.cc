@@ -2,12 +2,12 @@
 
 #include <ATen/ATen.h>
 #include <c10/core/Event.h>
-#include <c10/core/impl/VirtualGuardImpl.h>
 
 #include <algorithm>
 #include <chrono>
 
 #include "base/check.h"
+#include "trainer/weights/current_stream.h"
 #include "trainer/weights/tensor_loader.h"
 #include "trainer/weights/tensor_memory.h"
 
@@ -27,6 +27,10 @@ struct FrozenStore::Pool {
 
 namespace {
 
+at::TensorOptions matrix_options(const FrozenStoreOptions& options) {
+  return at::TensorOptions().dtype(options.matrix_dtype.value_or(options.dtype)).device(options.device);
+}
+
 c10::Event timed_event(at::Device device) { return {device.type(), c10::EventFlag::BACKEND_DEFAULT}; }
 
 }  // namespace
@@ -45,9 +49,8 @@ FrozenStore::FrozenStore(const ModelFiles& files, FrozenSpec spec, std::unique_p
 FrozenStore::FrozenStore(std::unique_ptr<WeightSource> source, FrozenSpec spec,
                          std::unique_ptr<Communicator> shard_group, const FrozenStoreOptions& options)
     : spec_(std::move(spec)), group_(std::move(shard_group)), options_(options) {
-  const c10::ScalarType matrix_dtype = options_.matrix_dtype.value_or(options_.dtype);
-  const auto tensor_options = at::TensorOptions().dtype(matrix_dtype).device(options_.device);
-  const int64_t element_bytes = static_cast<int64_t>(c10::elementSize(matrix_dtype));
+  const at::TensorOptions tensor_options = matrix_options(options_);
+  const auto element_bytes = static_cast<int64_t>(tensor_options.dtype().itemsize());
   std::vector<PlacedUnit> placed;
   for (const auto& unit : spec_.units) placed.push_back(place_unit(unit, group_->size()));
   for (const auto& unit : placed) units_.push_back({unit, {}, {}, {}});
@@ -92,9 +95,7 @@ void FrozenStore::load(WeightSource& source) {
 }
 
 void FrozenStore::load_unit(WeightSource& source, Unit& unit) {
-  unit.shard =
-      at::zeros({unit.placed.shard_elements},
-                at::TensorOptions().dtype(options_.matrix_dtype.value_or(options_.dtype)).device(options_.device));
+  unit.shard = at::zeros({unit.placed.shard_elements}, matrix_options(options_));
   const int64_t shard_begin = unit.placed.shard_elements * group_->rank();
   const int64_t shard_end = shard_begin + unit.placed.shard_elements;
   for (const auto& matrix : unit.placed.matrices) {
@@ -163,7 +164,7 @@ void FrozenStore::wait_for(Work& work) {
     return;
   }
   if (!work.pending()) return;
-  const c10::Stream stream = c10::impl::VirtualGuardImpl(options_.device.type()).getStream(options_.device);
+  const c10::Stream stream = current_stream(options_.device);
   ExposedWait exposed{timed_event(options_.device), timed_event(options_.device)};
   exposed.begin.record(stream);
   work.wait();

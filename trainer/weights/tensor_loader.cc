@@ -3,7 +3,6 @@
 #include <ATen/ATen.h>
 #include <ATen/Dispatch.h>
 #include <c10/core/Event.h>
-#include <c10/core/impl/VirtualGuardImpl.h>
 
 #include <algorithm>
 #include <cmath>
@@ -13,6 +12,7 @@
 
 #include "base/check.h"
 #include "base/hash.h"
+#include "trainer/weights/current_stream.h"
 
 namespace rankwise {
 namespace {
@@ -59,8 +59,6 @@ bool all_finite(const at::Tensor& flat) {
   return AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, flat.scalar_type(), "all_finite",
                                          [&] { return all_finite(flat.const_data_ptr<scalar_t>(), flat.numel()); });
 }
-
-c10::Stream current_stream(at::Device device) { return c10::impl::VirtualGuardImpl(device.type()).getStream(device); }
 
 }  // namespace
 

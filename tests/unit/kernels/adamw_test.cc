@@ -5,12 +5,10 @@
 
 #include <algorithm>
 #include <cstring>
-#include <iostream>
 #include <limits>
-#include <random>
 
 #include "base/shared_library.h"
-#include "comms/cuda.h"
+#include "tests/support/gpu_test.h"
 #include "tests/support/tolerance.h"
 #include "trainer/optim/adamw.h"
 #include "trainer/optim/clip.h"
@@ -20,11 +18,6 @@ namespace {
 
 constexpr AdamWSettings kSettings{
     .learning_rate = 1e-2, .weight_decay = 0.1, .beta1 = 0.9, .beta2 = 0.98, .epsilon = 1e-6, .max_grad_norm = 0.5};
-
-template <typename Function>
-Function* kernel(const char* symbol) {
-  return reinterpret_cast<Function*>(shared_library_symbol("librankwise_cuda.so", symbol));
-}
 
 // What a step leaves on the device.
 struct State {
@@ -52,9 +45,12 @@ struct State {
     const AdamWBuffers buffers{parameters.data_ptr<float>(),    first_moment.data_ptr<float>(),
                                second_moment.data_ptr<float>(), device_gradients.const_data_ptr<float>(),
                                compute_copy.data_ptr(),         gradients.numel()};
-    EXPECT_EQ(kernel<decltype(rankwise_adamw_prepare)>("rankwise_adamw_prepare")(&preparation, &settings, nullptr), 0);
-    EXPECT_EQ(
-        kernel<decltype(rankwise_adamw_step)>("rankwise_adamw_step")(&buffers, device_scalars, &settings, nullptr), 0);
+    EXPECT_EQ(cuda_library_function<decltype(rankwise_adamw_prepare)>("rankwise_adamw_prepare")(&preparation, &settings,
+                                                                                                nullptr),
+              0);
+    EXPECT_EQ(cuda_library_function<decltype(rankwise_adamw_step)>("rankwise_adamw_step")(&buffers, device_scalars,
+                                                                                          &settings, nullptr),
+              0);
     AdamWScalars found;
     std::memcpy(&found, scalars.cpu().const_data_ptr(), sizeof found);
     return found;
@@ -64,14 +60,8 @@ struct State {
   at::Tensor steps = at::zeros({1}, at::kLong).cuda();
 };
 
-class AdamWKernel : public ::testing::Test {
+class AdamWKernel : public GpuTest {
  protected:
-  void SetUp() override {
-    if (num_cuda_devices() == 0) GTEST_SKIP() << "1 CUDA device needed, 0 here";
-    const uint64_t seed = std::random_device{}();
-    std::cout << "seed " << seed << "\n";
-    at::manual_seed(seed);
-  }
   static at::Tensor random(int64_t count) { return at::randn({count}, at::kFloat); }
 };
 

@@ -3,16 +3,14 @@
 
 #include <gtest/gtest.h>
 
-#include <iostream>
 #include <limits>
-#include <random>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "base/counter_random.h"
 #include "base/shared_library.h"
-#include "comms/cuda.h"
+#include "tests/support/gpu_test.h"
 #include "tests/support/tolerance.h"
 #include "trainer/model/dropout.h"
 #include "trainer/model/mlp.h"
@@ -22,15 +20,8 @@
 namespace rankwise::testing {
 namespace {
 
-class GpuRows : public ::testing::TestWithParam<at::ScalarType> {
+class GpuRows : public GpuTest, public ::testing::WithParamInterface<at::ScalarType> {
  protected:
-  void SetUp() override {
-    if (num_cuda_devices() == 0) GTEST_SKIP() << "1 CUDA device needed, 0 here";
-    const uint64_t seed = std::random_device{}();
-    std::cout << "seed " << seed << "\n";
-    at::manual_seed(seed);
-  }
-
   GpuType type() const { return GetParam() == at::kFloat ? GpuType::kFloat32 : GpuType::kBFloat16; }
   at::Tensor random(at::IntArrayRef shape) const { return at::randn(shape, at::kFloat).to(GetParam()); }
   at::Tensor poisoned(at::IntArrayRef shape) const { return poisoned(shape, GetParam()); }
@@ -39,9 +30,7 @@ class GpuRows : public ::testing::TestWithParam<at::ScalarType> {
   }
   template <typename Call>
   static int run(const char* symbol, const Call& call) {
-    using Function = int (*)(const Call*, void*);
-    const auto function = reinterpret_cast<Function>(shared_library_symbol("librankwise_cuda.so", symbol));
-    return function(&call, /*stream=*/nullptr);
+    return cuda_library_function<int(const Call*, void*)>(symbol)(&call, /*stream=*/nullptr);
   }
 };
 
