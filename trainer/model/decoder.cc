@@ -3,6 +3,8 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
+#include <numeric>
+
 #include "trainer/model/gpu.h"
 #include "trainer/model/loss.h"
 #include "trainer/model/norm.h"
@@ -89,8 +91,8 @@ std::vector<LinearGroup*> Decoder::groups() {
 
 at::Tensor Decoder::here(const std::vector<int64_t>& values) const { return upload(values, store_.device()); }
 
-BlockContext Decoder::context_of(const Batch& batch, const StepContext* step) const {
-  const RopeAngles angles = rope_.angles(here(batch.positions), dtype_);
+BlockContext Decoder::context_of(const Batch& batch, const StepContext* step) {
+  const RopeAngles angles = rope_.angles(batch.positions, dtype_, store_.device());
   const SampleLayout samples(batch.sample_starts, store_.device());
   if (step == nullptr) return {&batch, samples, angles, false, 0, 0, 0.0};
   return {&batch, samples, angles, true, step->dropout_seed, step->step, step->dropout};
@@ -172,9 +174,9 @@ at::Tensor Decoder::extend(const std::vector<int64_t>& ids, History& history) {
   const at::NoGradGuard no_grad;
   store_.travel(Direction::kForward);
   history.blocks.resize(blocks_.size());
-  const at::Tensor positions_N = at::arange(history.num_tokens, history.num_tokens + static_cast<int64_t>(ids.size()),
-                                            at::TensorOptions().dtype(at::kLong).device(store_.device()));
-  const RopeAngles angles = rope_.angles(positions_N, dtype_);
+  std::vector<int64_t> positions(ids.size());
+  std::iota(positions.begin(), positions.end(), history.num_tokens);
+  const RopeAngles angles = rope_.angles(positions, dtype_, store_.device());
   at::Tensor x_NC = embed(here(ids));
   for (size_t layer = 0; layer < blocks_.size(); ++layer)
     x_NC = blocks_[layer].extend(x_NC, angles, history.blocks[layer]);

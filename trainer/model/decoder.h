@@ -56,7 +56,7 @@ class Decoder {
 
  private:
   at::Tensor here(const std::vector<int64_t>& values) const;  // on the base's device
-  BlockContext context_of(const Batch& batch, const StepContext* step) const;
+  BlockContext context_of(const Batch& batch, const StepContext* step);
   at::Tensor embed(const at::Tensor& ids_N);
   at::Tensor to_logits(const at::Tensor& hidden_NC);
   at::Tensor run_blocks(at::Tensor x_NC, const BlockContext& context, std::vector<BlockSaved>* saved);

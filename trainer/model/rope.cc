@@ -2,7 +2,8 @@
 
 #include <ATen/ATen.h>
 
-#include <cmath>
+#include <algorithm>
+#include <bit>
 #include <numbers>
 
 #include "trainer/model/gpu.h"
@@ -33,10 +34,18 @@ Rope::Rope(const ModelConfig& config) {
   if (config.rope_scaling) inverse_frequency_D_ = scale_llama3(inverse_frequency_D_, *config.rope_scaling);
 }
 
-RopeAngles Rope::angles(const at::Tensor& positions_N, at::ScalarType dtype) const {
-  const at::Tensor angle_ND =
-      at::outer(positions_N.to(at::kFloat), inverse_frequency_D_.to(positions_N.device(), /*non_blocking=*/true));
-  return {angle_ND.cos().to(dtype).unsqueeze_(1), angle_ND.sin().to(dtype).unsqueeze_(1)};
+void Rope::cover(int64_t num_positions, const at::TensorOptions& options) {
+  if (cos_P1D_.defined() && cos_P1D_.size(0) >= num_positions && cos_P1D_.options().type_equal(options)) return;
+  const auto table_size = static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(num_positions)));
+  const at::Tensor angle_P1D = at::outer(at::arange(table_size, at::kFloat), inverse_frequency_D_).unsqueeze_(1);
+  cos_P1D_ = angle_P1D.cos().to(options);
+  sin_P1D_ = angle_P1D.sin().to(options);
+}
+
+RopeAngles Rope::angles(const std::vector<int64_t>& positions, at::ScalarType dtype, at::Device device) {
+  cover(std::ranges::max(positions) + 1, at::TensorOptions().dtype(dtype).device(device));
+  const at::Tensor positions_N = upload(positions, device);
+  return {cos_P1D_.index_select(0, positions_N), sin_P1D_.index_select(0, positions_N)};
 }
 
 void apply_rope(at::Tensor x_NHD, const RopeAngles& angles, bool inverse) {

@@ -5,6 +5,9 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <cstdint>
+#include <vector>
+
 #include "trainer/weights/model_config.h"
 
 namespace rankwise {
@@ -15,13 +18,18 @@ struct RopeAngles {
   at::Tensor sin_N1D;
 };
 
+// Angles are computed on the host, once a position, so that they have the same bits on every device.
 class Rope {
  public:
   explicit Rope(const ModelConfig& config);
-  RopeAngles angles(const at::Tensor& positions_N, at::ScalarType dtype) const;
+  // On `device`. Not const: the table grows with the highest position that was ever asked for.
+  RopeAngles angles(const std::vector<int64_t>& positions, at::ScalarType dtype, at::Device device);
 
  private:
+  void cover(int64_t num_positions, const at::TensorOptions& options);
+
   at::Tensor inverse_frequency_D_;  // [D / 2], float32
+  at::Tensor cos_P1D_, sin_P1D_;    // of positions 0 .. P - 1, as they were asked for last
 };
 
 // Rotates in place; `inverse` turns back (the gradient of a rotation is the opposite rotation).
