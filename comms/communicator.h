@@ -9,6 +9,7 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 namespace at {
 class Tensor;
@@ -53,6 +54,16 @@ class CommObserver {
   virtual void wait_ends() noexcept = 0;
 };
 
+// A part of each of several tensors on every rank of a group, which nobody writes again.
+class SharedParts {
+ public:
+  virtual ~SharedParts() = default;
+  virtual std::string_view transport() const noexcept = 0;  // of the group, or "peer": read from the others' memory
+  // Starts to bring tensor `index` together in rank order. All ranks bring the same ones in the same order. As
+  // Communicator::all_gather, and counted as one.
+  virtual Work gather(size_t index, at::Tensor& whole) = 0;
+};
+
 class Communicator {
  public:
   virtual ~Communicator() = default;
@@ -68,6 +79,11 @@ class Communicator {
   virtual Work all_reduce(at::Tensor& tensor, Reduce op) = 0;               // float32, float64, int32, int64
   virtual Work all_gather(const at::Tensor& shard, at::Tensor& whole) = 0;  // any dtype, as bytes; equal shards
   virtual Work broadcast(at::Tensor& tensor, int root) = 0;                 // any dtype, as bytes
+
+  // Collective. `parts`: contiguous, on every rank as many and of the same sizes; not written from now on. The group
+  // outlives the result. GPUs of one host read each other's memory with their copy engines: since nothing changes, a
+  // gather needs no kernel and no rank waits for another; their processes have to end together (World::finalize).
+  virtual std::unique_ptr<SharedParts> share(std::vector<at::Tensor> parts);
 
   virtual void check() = 0;           // throws CommError on an asynchronous error
   virtual void finalize() = 0;        // success: collective, may throw

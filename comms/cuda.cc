@@ -1,5 +1,6 @@
 #include "comms/cuda.h"
 
+#include "base/check.h"
 #include "base/shared_library.h"
 #include "comms/nccl.h"
 
@@ -14,6 +15,20 @@ DeviceBytes device_bytes() {
   DeviceBytes bytes;
   ask(&bytes.free, &bytes.total);
   return bytes;
+}
+
+void pin_host_memory(void* data, size_t bytes) {
+  static auto* const pin = cuda_library_function<decltype(rankwise_pin_host_memory)>("rankwise_pin_host_memory");
+  const int code = pin(data, bytes);
+  RW_CHECK(code == 0, Error,
+           "{} bytes of host memory could not be pinned (error {} of the CUDA runtime); free memory of the host, raise "
+           "`ulimit -l`, or set parallel.cpu_offload: false",
+           bytes, code);
+}
+
+void unpin_host_memory(void* data) noexcept {
+  static auto* const unpin = cuda_library_function<decltype(rankwise_unpin_host_memory)>("rankwise_unpin_host_memory");
+  unpin(data);
 }
 
 std::unique_ptr<Communicator> make_nccl_communicator(Communicator& control, const NcclOptions& options) {

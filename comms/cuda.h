@@ -21,11 +21,17 @@ struct DeviceBytes {
 };
 DeviceBytes device_bytes();
 
+// Pins pages of host memory, so that a device's copy engine reads them beside its other work. Throws Error where the
+// system does not let this process pin so much (ulimit -l). unpin: before the memory is freed.
+void pin_host_memory(void* data, size_t bytes);
+void unpin_host_memory(void* data) noexcept;
+
 struct NcclOptions {
   int local_rank = 0;                          // picks the device
   int local_size = 1;                          // ranks of this host
   std::chrono::milliseconds timeout{600'000};  // of forming, splitting, parting, and of one operation
   CommObserver* observer = nullptr;            // may be null, not owned
+  bool peer_copies = true;                     // share(): read the other devices' memory where that is possible
 };
 
 // Collective over `control` (a CPU communicator of the same ranks, used for the introduction alone). Binds the calling

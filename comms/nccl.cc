@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "base/check.h"
+#include "comms/peer_parts.h"
 #include "comms/tensor_checks.h"
 
 namespace rankwise {
@@ -60,6 +61,7 @@ class NcclCommunicator final : public Communicator {
   Work all_reduce(at::Tensor& tensor, Reduce op) override;
   Work all_gather(const at::Tensor& shard, at::Tensor& whole) override;
   Work broadcast(at::Tensor& tensor, int root) override;
+  std::unique_ptr<SharedParts> share(std::vector<at::Tensor> parts) override;
 
   void check() override;
   void finalize() override;
@@ -200,6 +202,14 @@ Work NcclCommunicator::broadcast(at::Tensor& tensor, int root) {
   });
 }
 
+std::unique_ptr<SharedParts> NcclCommunicator::share(std::vector<at::Tensor> parts) {
+  if (!options_.peer_copies || size_ == 1 || parts.empty()) return Communicator::share(std::move(parts));
+  const CommStats before = stats_;
+  auto peers = make_peer_parts(*this, parts, stats_);
+  stats_ = before;  // the introduction is no part of the traffic that plans speak of
+  return peers ? std::move(peers) : Communicator::share(std::move(parts));
+}
+
 void NcclCommunicator::reap() {
   while (!pending_.empty() && pending_.front().done->query()) {
     pending_.pop_front();
@@ -278,6 +288,14 @@ void rankwise_device_bytes(int64_t* free, int64_t* total) {
   *free = static_cast<int64_t>(free_bytes);
   *total = static_cast<int64_t>(total_bytes);
 }
+
+int rankwise_pin_host_memory(void* data, size_t bytes) {
+  const cudaError_t result = cudaHostRegister(data, bytes, cudaHostRegisterPortable);
+  if (result != cudaSuccess) cudaGetLastError();  // not the next call's
+  return result;
+}
+
+int rankwise_unpin_host_memory(void* data) { return cudaHostUnregister(data); }
 
 rankwise::Communicator* rankwise_make_nccl_communicator(rankwise::Communicator* control,
                                                         const rankwise::NcclOptions* options) {

@@ -121,12 +121,14 @@ struct ParallelSection {
   int64_t prefetch = 2;
   std::optional<double> resident_gib;  // empty: auto
   Activations activations = Activations::kAuto;
+  bool cpu_offload = false;
   bool operator==(const ParallelSection&) const = default;
 };
 
 struct CommsSection {
   int64_t timeout_seconds = 600;
   std::optional<int64_t> expected_world_size;
+  bool peer_copies = true;
   bool operator==(const CommsSection&) const = default;
 };
 

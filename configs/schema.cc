@@ -64,6 +64,9 @@ Kind<ParallelSection> parallel_kind() {
                                     {"recompute_block", S::Activations::kRecomputeBlock}}),
             "What is kept for the backward pass: all, all but the MLP's, or the input of each block alone. `auto`: by "
             "the memory there is."),
+      field("cpu_offload", &S::cpu_offload, boolean(),
+            "On GPUs: shards of the base stay in pinned host memory and cross the bus when they are gathered. For "
+            "models larger than the GPUs."),
   });
 }
 
@@ -74,6 +77,9 @@ Kind<CommsSection> comms_kind() {
             "A rank that makes no progress for so long ends the run and is named."),
       field("expected_world_size", &S::expected_world_size, optional_kind("null", integer(1)),
             "Refuse to start with another number of ranks. `null`: any."),
+      field("peer_copies", &S::peer_copies, boolean(),
+            "GPUs of one host read each other's shards of the base with their copy engines. `false`: they gather over "
+            "NCCL, as they do between hosts."),
   });
 }
 

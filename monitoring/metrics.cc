@@ -27,13 +27,13 @@ using prometheus::Labels;
 constexpr std::array kPhases = {"data",      "forward",   "backward",   "gather",
                                 "allreduce", "optimizer", "checkpoint", "eval"};
 constexpr std::array kOps = {"all_reduce", "all_gather"};
-constexpr std::array kTransports = {"mpi", "nccl"};
+constexpr std::array kTransports = {"mpi", "nccl", "peer"};
 constexpr std::array kMemoryKinds = {"base_shard",  "gathered",  "adapter",  "gradients", "optimizer",
                                      "activations", "allocator", "reserved", "process"};
 constexpr std::array kSkipReasons = {"too_long", "no_target"};
 static_assert(kPhases.size() == static_cast<size_t>(Phase::kEval) + 1);
 static_assert(kOps.size() == static_cast<size_t>(CommOp::kAllGather) + 1);
-static_assert(kTransports.size() == static_cast<size_t>(Transport::kNccl) + 1);
+static_assert(kTransports.size() == static_cast<size_t>(Transport::kPeer) + 1);
 static_assert(kMemoryKinds.size() == static_cast<size_t>(MemoryKind::kProcess) + 1);
 static_assert(kSkipReasons.size() == static_cast<size_t>(SkipReason::kNoTarget) + 1);
 

@@ -19,7 +19,7 @@ namespace rankwise {
 
 enum class Phase { kData, kForward, kBackward, kGather, kAllreduce, kOptimizer, kCheckpoint, kEval };
 enum class CommOp { kAllReduce, kAllGather };
-enum class Transport { kMpi, kNccl };
+enum class Transport { kMpi, kNccl, kPeer };  // kPeer: read from another GPU's memory
 enum class MemoryKind {
   kBaseShard,    // this rank's part of the frozen base, replicated norms and biases included
   kGathered,     // units of the base that are whole at the moment

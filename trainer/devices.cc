@@ -4,6 +4,7 @@
 #include <c10/core/impl/VirtualGuardImpl.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <filesystem>
 
 #include "base/check.h"
@@ -23,6 +24,15 @@ int devices_for(Wish wish) {
   return num_cuda_devices();
 }
 
+// Before the libraries read their environment.
+void ask_for_equal_bits() {
+  ::setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", /*overwrite=*/0);
+  ::setenv("NCCL_ALGO", "Ring", /*overwrite=*/0);
+  ::setenv("NCCL_PROTO", "Simple", /*overwrite=*/0);
+  at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
+  at::globalContext().setDeterministicFillUninitializedMemory(false);  // we write before we read
+}
+
 }  // namespace
 
 void require_dividing_groups(const World& world, int group_size) {
@@ -30,8 +40,8 @@ void require_dividing_groups(const World& world, int group_size) {
            "parallel.shard_group: groups of {} ranks do not divide {} ranks", group_size, world.size());
 }
 
-Devices::Devices(World& world, Wish wish, std::chrono::milliseconds timeout, CommObserver* observer)
-    : world_(world), timeout_(timeout), observer_(observer) {
+Devices::Devices(World& world, const DeviceOptions& options) : world_(world), options_(options) {
+  const Wish wish = options.wish;
   const int here = devices_for(wish);
   bool enough = here >= world.local_size();
   for (const auto& text : world.gather_strings(enough ? "enough" : "")) enough = enough && !text.empty();
@@ -43,6 +53,7 @@ Devices::Devices(World& world, Wish wish, std::chrono::milliseconds timeout, Com
     RW_CHECK(wish != Wish::kCuda, UnavailableError, "parallel.device: cuda, but another host has too few CUDA devices");
     return;
   }
+  if (options.deterministic) ask_for_equal_bits();
   device_ = c10::Device(c10::kCUDA, static_cast<c10::DeviceIndex>(world.local_rank()));
   c10::impl::VirtualGuardImpl(c10::kCUDA).setDevice(device_);
   at::globalContext().lazyInitDevice(c10::kCUDA);
@@ -58,12 +69,13 @@ int64_t Devices::available_bytes() const {
 
 std::unique_ptr<Communicator> Devices::all_ranks() const {
   if (world_.size() == 1) return make_local_communicator();
-  if (device_.is_cpu()) return world_.make_communicator(observer_);
+  if (device_.is_cpu()) return world_.make_communicator(options_.observer);
   const auto introduction = world_.make_communicator(nullptr);
   return make_nccl_communicator(*introduction, {.local_rank = world_.local_rank(),
                                                 .local_size = world_.local_size(),
-                                                .timeout = timeout_,
-                                                .observer = observer_});
+                                                .timeout = options_.timeout,
+                                                .observer = options_.observer,
+                                                .peer_copies = options_.peer_copies});
 }
 
 std::unique_ptr<Communicator> Devices::shard_group(int group_size) const {

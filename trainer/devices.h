@@ -13,12 +13,21 @@ namespace rankwise {
 // Throws ConfigError if the world does not divide into groups of this size.
 void require_dividing_groups(const World& world, int group_size);
 
+struct DeviceOptions {
+  ParallelSection::Device wish = ParallelSection::Device::kAuto;
+  std::chrono::milliseconds timeout{600'000};  // of one operation between devices
+  bool peer_copies = true;                     // gathers between GPUs of one host without NCCL
+  // On CUDA: the same bits from the same run, by kernels and an order of sums that do not depend on timing. For the
+  // whole process, from now on. What the user set of CUBLAS_WORKSPACE_CONFIG, NCCL_ALGO and NCCL_PROTO stays.
+  bool deterministic = false;
+  CommObserver* observer = nullptr;  // may be null; not owned, outlives every communicator
+};
+
 class Devices {
  public:
-  // `wish`: kAuto takes CUDA where this build and every rank's host have a device for each rank. Collective. Binds the
+  // Wish kAuto takes CUDA where this build and every rank's host have a device for each rank. Collective. Binds the
   // calling thread to the device. Throws UnavailableError where kCuda was asked for and a host has too few devices.
-  // The observer may be null, is not owned and outlives every communicator.
-  Devices(World& world, ParallelSection::Device wish, std::chrono::milliseconds timeout, CommObserver* observer);
+  Devices(World& world, const DeviceOptions& options);
 
   c10::Device device() const noexcept { return device_; }
   // Collective. What tensors may take on the rank that has the least: its device's free memory, or its share of the
@@ -32,8 +41,7 @@ class Devices {
 
  private:
   World& world_;
-  std::chrono::milliseconds timeout_;
-  CommObserver* observer_;
+  DeviceOptions options_;
   c10::Device device_ = c10::kCPU;
 };
 

@@ -18,7 +18,8 @@ FrozenModel::FrozenModel(const std::filesystem::path& model_dir, std::unique_ptr
              .matrix_dtype = matrix_dtype_of(&files, config, options.dtype, options.device),
              .prefetch = options.prefetch,
              .resident_bytes = options.resident_bytes,
-             .device = options.device}),
+             .device = options.device,
+             .cpu_offload = options.cpu_offload}),
       decoder(config, store, options.dtype, options.activations) {}
 
 c10::ScalarType matrix_dtype_of(const ModelFiles* files, const ModelConfig& config, c10::ScalarType compute,

@@ -19,6 +19,7 @@ struct FrozenModelOptions {
   int64_t resident_bytes = 0;
   ActivationPolicy activations = ActivationPolicy::kSave;
   c10::Device device = c10::kCPU;
+  bool cpu_offload = false;
 };
 
 struct FrozenModel {

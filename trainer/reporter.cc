@@ -13,6 +13,10 @@ constexpr MemoryKind kMetricOf[kNumTensorKinds] = {MemoryKind::kBaseShard, Memor
                                                    MemoryKind::kAdapter,   MemoryKind::kGradients,
                                                    MemoryKind::kOptimizer, MemoryKind::kActivations};
 
+Transport transport_named(std::string_view name) {
+  return name == "nccl" ? Transport::kNccl : name == "peer" ? Transport::kPeer : Transport::kMpi;
+}
+
 }  // namespace
 
 Reporter::Reporter(const World& world, const MonitoringSection& monitoring)
@@ -55,9 +59,9 @@ void Reporter::begin(const RunConfig& config, int64_t start_step, int64_t total_
 }
 
 void Reporter::publish(const Traffic& traffic) {
-  metrics_.add_comm_bytes(CommOp::kAllGather, transport_,
+  metrics_.add_comm_bytes(CommOp::kAllGather, transport_named(traffic.gather_transport),
                           static_cast<int64_t>(traffic.gathered_bytes - reported_.gathered_bytes));
-  metrics_.add_comm_bytes(CommOp::kAllReduce, transport_,
+  metrics_.add_comm_bytes(CommOp::kAllReduce, transport_named(traffic.reduce_transport),
                           static_cast<int64_t>(traffic.reduced_bytes - reported_.reduced_bytes));
   reported_ = traffic;
   const TensorMemory memory = tensor_memory();

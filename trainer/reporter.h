@@ -20,8 +20,8 @@ namespace rankwise {
 
 // What this rank has exchanged so far.
 struct Traffic {
-  uint64_t gathered_bytes = 0;
-  uint64_t reduced_bytes = 0;
+  uint64_t gathered_bytes = 0, reduced_bytes = 0;
+  std::string_view gather_transport, reduce_transport;  // as Communicator::transport and SharedParts::transport
 };
 
 class Reporter {
@@ -50,7 +50,6 @@ class Reporter {
   bool speaks_;  // rank 0
   Terminal terminal_;
   Metrics metrics_;
-  Transport transport_ = Transport::kMpi;
   std::unique_ptr<Endpoint> endpoint_;
   std::unique_ptr<Progress> progress_;
   RunLog log_;

@@ -127,7 +127,10 @@ BenchmarkResult run_step_benchmark(World& world, const BenchmarkOptions& options
   const auto start = Clock::now();
   const ModelConfig model = named_shape(options.shape, options.num_layers);
   const RunConfig config = config_of(options);
-  const Devices devices(world, options.parallel.device, std::chrono::seconds(120), nullptr);
+  const Devices devices(world, {.wish = options.parallel.device,
+                                .timeout = std::chrono::seconds(120),
+                                .peer_copies = options.peer_copies,
+                                .deterministic = options.deterministic});
   const auto dtype = compute_dtype_of(options.dtype, devices.device());
   const Workload workload = workload_of(config, nullptr, model, devices.device());
   const MemoryPlan plan = choose_layout(workload, layout_wishes_of(options.parallel, world.size(), world.local_size()),
@@ -140,7 +143,8 @@ BenchmarkResult run_step_benchmark(World& world, const BenchmarkOptions& options
                      .matrix_dtype = matrix_dtype_of(nullptr, model, dtype, devices.device()),
                      .prefetch = plan.layout.prefetch,
                      .resident_bytes = plan.layout.resident_bytes,
-                     .device = devices.device()});
+                     .device = devices.device(),
+                     .cpu_offload = options.parallel.cpu_offload});
   Decoder decoder(model, store, dtype, plan.layout.activations);
   const auto groups = decoder.groups();
   Adapter adapter(workload.adapter, groups, {.compute_dtype = dtype, .device = devices.device()});
@@ -161,6 +165,7 @@ BenchmarkResult run_step_benchmark(World& world, const BenchmarkOptions& options
   result.base = plan.layout.shard_group_size == 1 ? "replicate" : "shard";
   result.activations = policy_name(plan.layout.activations);
   result.device = devices.device().str();
+  result.gather_transport = store.transport();
   return result;
 }
 

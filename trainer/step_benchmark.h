@@ -24,10 +24,11 @@ struct BenchmarkOptions {
   int64_t steps = 10, warm_up = 5;  // measured, and before them
   ModelSection::Dtype dtype = ModelSection::Dtype::kAuto;
   ParallelSection parallel;
+  bool peer_copies = true, deterministic = false;  // as comms.peer_copies and train.deterministic
 };
 
 struct BenchmarkResult {
-  std::string base, activations, device;
+  std::string base, activations, device, gather_transport;
   double tokens_per_second_per_rank = 0;
   double step_seconds = 0;           // mean of those measured
   double seconds_to_first_step = 0;  // from the call

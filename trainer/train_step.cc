@@ -16,7 +16,7 @@ namespace rankwise {
 struct PendingStep::State {
   at::Tensor numbers;              // totals, then AdamW's, then this rank's own: on the host, once `done`
   std::optional<c10::Event> done;  // absent: they are there
-  Communicator* reduction = nullptr;
+  TrainStep* step = nullptr;
 };
 
 PendingStep::PendingStep(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -26,7 +26,7 @@ PendingStep::~PendingStep() = default;
 
 StepResult PendingStep::read() {
   while (state_->done && !state_->done->query()) {
-    state_->reduction->check();
+    state_->step->check();
     std::this_thread::sleep_for(std::chrono::microseconds(200));
   }
   const auto* n = state_->numbers.const_data_ptr<double>();
@@ -45,6 +45,11 @@ StepResult PendingStep::read() {
 
 TrainStep::TrainStep(Decoder& model, Adapter& adapter, AdamW& adamw, Communicator& reduction, double max_grad_norm)
     : model_(model), adapter_(adapter), adamw_(adamw), reduction_(reduction), max_grad_norm_(max_grad_norm) {}
+
+void TrainStep::check() {
+  reduction_.check();
+  model_.check();
+}
 
 void TrainStep::add(const Batch& batch, const StepContext& context, const std::function<void(ModelPhase)>& on_phase) {
   if (!begun_) {
@@ -88,7 +93,7 @@ PendingStep TrainStep::update(double learning_rate) {
     state->numbers.copy_(numbers, /*non_blocking=*/true);
     state->done.emplace(numbers.device().type());
     state->done->record(current_stream(numbers.device()));
-    state->reduction = &reduction_;
+    state->step = this;
   }
   return PendingStep(std::move(state));
 }

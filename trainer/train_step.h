@@ -54,6 +54,7 @@ class TrainStep {
   // Collective.
   void exchange(bool stop_requested);
   PendingStep update(double learning_rate);
+  void check();  // CommError if another rank is gone; for whoever waits for the device
 
  private:
   friend class PendingStep;

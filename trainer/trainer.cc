@@ -45,7 +45,11 @@ Trainer::Trainer(World& world, const RunConfig& config, const std::atomic<bool>&
       stop_(stop),
       reporter_(world, config.monitoring),
       watchdog_(world),
-      devices_(world, config.parallel.device, std::chrono::seconds(config.comms.timeout_seconds), &watchdog_),
+      devices_(world, {.wish = config.parallel.device,
+                       .timeout = std::chrono::seconds(config.comms.timeout_seconds),
+                       .peer_copies = config.comms.peer_copies,
+                       .deterministic = config.train.deterministic.value_or(false),
+                       .observer = &watchdog_}),
       dtype_(compute_dtype_of(config.model.dtype, devices_.device())) {
   watchdog_.start(std::chrono::seconds(config.comms.timeout_seconds));
   load_inputs();
@@ -93,12 +97,14 @@ void Trainer::load_model() {
   reduction_ = devices_.all_ranks();
   auto shard_group = devices_.shard_group(layout.shard_group_size);
   const auto phase = reporter_.phase(fmt::format("loading weights, 1/{} of the base a rank", layout.shard_group_size));
-  model_ = std::make_unique<FrozenModel>(config_.model.path, std::move(shard_group),
-                                         FrozenModelOptions{.dtype = dtype_,
-                                                            .prefetch = layout.prefetch,
-                                                            .resident_bytes = layout.resident_bytes,
-                                                            .activations = layout.activations,
-                                                            .device = devices_.device()});
+  model_ = std::make_unique<FrozenModel>(
+      config_.model.path, std::move(shard_group),
+      FrozenModelOptions{.dtype = dtype_,
+                         .prefetch = layout.prefetch,
+                         .resident_bytes = layout.resident_bytes,
+                         .activations = layout.activations,
+                         .device = devices_.device(),
+                         .cpu_offload = config_.parallel.cpu_offload && devices_.device().is_cuda()});
   world_.require_equal("the base model", fmt::format("{:016x}", model_->store.fingerprint()));
   const auto nonfinite = world_.gather_strings(std::to_string(model_->store.nonfinite_tensors()));
   if (std::ranges::any_of(nonfinite, [](const std::string& count) { return count != "0"; })) {
@@ -248,9 +254,11 @@ void Trainer::advance(const StepResult& result, double learning_rate) {
                             .step_seconds = seconds,
                             .peak_memory_bytes = process_memory().peak_resident_bytes,
                             .nonfinite = result.nonfinite_ranks > 0};
-  reporter_.step_done(
-      metrics, due(step, config_.train.logging_steps),
-      {.gathered_bytes = model_->store.gathered_bytes(), .reduced_bytes = reduction_->stats().all_reduce_bytes});
+  reporter_.step_done(metrics, due(step, config_.train.logging_steps),
+                      {.gathered_bytes = model_->store.gathered_bytes(),
+                       .reduced_bytes = reduction_->stats().all_reduce_bytes,
+                       .gather_transport = model_->store.transport(),
+                       .reduce_transport = reduction_->transport()});
 }
 
 void Trainer::count_nonfinite(const StepResult& result) {

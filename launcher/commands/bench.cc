@@ -20,6 +20,7 @@ void print(const World& world, const BenchmarkOptions& options, const BenchmarkR
   json["device"] = result.device;
   json["base"] = result.base;
   json["activations"] = result.activations;
+  json["gather_transport"] = result.gather_transport;
   json["tokens_per_second_per_gpu"] = result.tokens_per_second_per_rank;
   json["step_seconds_mean"] = result.step_seconds;
   json["seconds_to_first_step"] = result.seconds_to_first_step;
@@ -76,6 +77,9 @@ void add_bench(CLI::App& app, Command& chosen) {
   command->add_option("--prefetch", options->parallel.prefetch, "blocks gathered ahead")
       ->check(CLI::Range(0, 64))
       ->capture_default_str();
+  command->add_flag("!--no-peer-copies", options->peer_copies, "gather over NCCL also between GPUs of one host");
+  command->add_flag("--cpu-offload", options->parallel.cpu_offload, "shards in pinned host memory, on GPUs");
+  command->add_flag("--deterministic", options->deterministic, "equal bits from equal runs");
   command->add_option("--resident-gib", options->parallel.resident_gib, "for gathered blocks that stay");
   command->footer("Prints one line of JSON.\nExample: mpirun -np 2 rankwise bench --shape 8b --base shard");
   command->callback([=, &chosen] {

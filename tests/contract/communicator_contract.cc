@@ -150,6 +150,41 @@ TEST_P(CommunicatorContract, ManyOperationsMayBeUnderWay) {
   });
 }
 
+// Twice and out of order, several at a time: what is shared stays, and costs what an all_gather costs.
+TEST_P(CommunicatorContract, SharedPartsComeTogetherAgainAndAgain) {
+  GetParam().run([&](Communicator& parent) {
+    const auto c = parent.split(0, parent.rank());
+    const auto device = GetParam().device(parent);
+    const std::vector<int64_t> counts = {4099, 1, 70'001};
+    std::vector<at::Tensor> parts;
+    for (size_t p = 0; p < counts.size(); ++p)
+      parts.push_back(pattern(c->rank() + 5 * static_cast<int>(p), counts[p], at::kBFloat16).to(device));
+    const auto shared = c->share(parts);
+    EXPECT_EQ(c->stats().all_gather_bytes, 0u) << "nothing has been gathered yet";
+    uint64_t received = 0;
+    for (const auto& order : {std::vector<size_t>{0, 1, 2}, std::vector<size_t>{2, 0}}) {
+      std::vector<at::Tensor> wholes(counts.size());
+      std::vector<Work> works;
+      for (const size_t p : order) {
+        wholes[p] = at::zeros({c->size() * counts[p]}, parts[p].options());
+        works.push_back(shared->gather(p, wholes[p]));
+        received += parts[p].nbytes() * static_cast<uint64_t>(c->size() - 1);
+      }
+      for (auto& work : works) work.wait();
+      for (const size_t p : order) {
+        for (int r = 0; r < c->size(); ++r) {
+          EXPECT_EQ(bytes_of(wholes[p].narrow(0, r * counts[p], counts[p])),
+                    bytes_of(pattern(r + 5 * static_cast<int>(p), counts[p], at::kBFloat16)))
+              << "part " << p << " of rank " << r;
+        }
+      }
+    }
+    EXPECT_EQ(c->stats().all_gather_calls, 5u);
+    EXPECT_EQ(c->stats().all_gather_bytes, received);
+    c->finalize();
+  });
+}
+
 // What is sent by later operations carries the abandoned ones along, into memory that nobody else may have by then.
 TEST_P(CommunicatorContract, AnAbandonedOperationHarmsNothing) {
   GetParam().run([&](Communicator& c) {

@@ -97,6 +97,7 @@ class Tiny:
                 "warmup_steps": 2,
                 "logging_steps": 1,
                 "save_steps": 4,
+                "deterministic": True,
             },
             "parallel": {"base": "shard"},
             "monitoring": {"listen": "127.0.0.1:0"},

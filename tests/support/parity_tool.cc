@@ -79,7 +79,9 @@ void run(World& world, const json& request, const std::string& out_path) {
   const auto dtype = dtype_of(request.value("dtype", "float32"));
   const ModelConfig config = read_model_config(model_dir);
   const ModelFiles files(model_dir);
-  const Devices devices(world, device_of(request.value("device", "cpu")), std::chrono::seconds(100), nullptr);
+  const Devices devices(world, {.wish = device_of(request.value("device", "cpu")),
+                                .timeout = std::chrono::seconds(100),
+                                .deterministic = request.value("deterministic", false)});
   const at::Device device = devices.device();
   auto group = devices.shard_group(request.value("shard_group", 1));
   auto reducer = devices.all_ranks();
@@ -87,7 +89,9 @@ void run(World& world, const json& request, const std::string& out_path) {
                     {.dtype = dtype,
                      .matrix_dtype = matrix_dtype_of(&files, config, dtype, device),
                      .prefetch = request.value("prefetch", 2),
-                     .device = device});
+                     .resident_bytes = request.value("resident_bytes", int64_t{0}),
+                     .device = device,
+                     .cpu_offload = request.value("cpu_offload", false)});
   const std::string policy = request.value("policy", "save");
   Decoder model(config, store, dtype,
                 policy == "recompute_block" ? ActivationPolicy::kRecomputeBlock

@@ -33,6 +33,7 @@ class Decoder {
 
   std::vector<LinearGroup*> groups();  // all linear layers, block by block, in the order of the model
   void set_policy(ActivationPolicy policy) { policy_ = policy; }
+  void check() { store_.check(); }  // CommError if the ranks that hold the base with this one are gone
 
   // Sum of -log p(target) over the batch, a float64 scalar on the base's device, which may still be at work on it; no
   // gradient, no dropout.

@@ -8,6 +8,7 @@
 
 #include "base/check.h"
 #include "trainer/weights/current_stream.h"
+#include "trainer/weights/host_parts.h"
 #include "trainer/weights/tensor_loader.h"
 #include "trainer/weights/tensor_memory.h"
 
@@ -56,17 +57,18 @@ FrozenStore::FrozenStore(std::unique_ptr<WeightSource> source, FrozenSpec spec,
   for (const auto& unit : placed) units_.push_back({unit, {}, {}, {}});
   load(*source);
   source.reset();
+  share();
 
-  const bool sharded = group_->size() > 1;
-  const auto resident = choose_resident_units(placed, element_bytes, sharded ? options_.resident_bytes : 0);
-  std::vector<bool> always_here(units_.size(), !sharded);
+  const bool gathers = shards_ != nullptr;
+  const auto resident = choose_resident_units(placed, element_bytes, gathers ? options_.resident_bytes : 0);
+  std::vector<bool> always_here(units_.size(), !gathers);
   const TensorScope scope(TensorKind::kGathered);
   std::vector<int64_t> largest(2, 0);
   for (size_t u = 0; u < units_.size(); ++u) {
     if (resident[u]) {
       always_here[u] = true;
       units_[u].resident = at::empty({placed[u].num_elements}, tensor_options);
-      units_[u].pending = group_->all_gather(units_[u].shard, units_[u].resident);
+      units_[u].pending = shards_->gather(u, units_[u].resident);
     }
     if (!always_here[u]) {
       auto& size = largest[static_cast<size_t>(placed[u].pool)];
@@ -94,6 +96,14 @@ void FrozenStore::load(WeightSource& source) {
   fingerprint_ = static_cast<uint64_t>(sum.item<int64_t>());
 }
 
+void FrozenStore::share() {
+  if (group_->size() == 1 && !options_.cpu_offload) return;
+  std::vector<at::Tensor> shards;
+  for (const auto& unit : units_) shards.push_back(unit.shard);
+  shards_ = options_.cpu_offload ? share_from_host(*group_, std::move(shards), options_.device)
+                                 : group_->share(std::move(shards));
+}
+
 void FrozenStore::load_unit(WeightSource& source, Unit& unit) {
   unit.shard = at::zeros({unit.placed.shard_elements}, matrix_options(options_));
   const int64_t shard_begin = unit.placed.shard_elements * group_->rank();
@@ -104,6 +114,7 @@ void FrozenStore::load_unit(WeightSource& source, Unit& unit) {
     if (begin >= end) continue;
     source.load(matrix.name, begin - matrix.begin, unit.shard.narrow(0, begin - shard_begin, end - begin), true);
   }
+  if (options_.cpu_offload) unit.shard = pinned_copy(unit.shard);
 }
 
 void FrozenStore::load_replicated(WeightSource& source) {
@@ -143,13 +154,13 @@ void FrozenStore::gather(const GatherAction& action) {
   auto& pool = pools_[static_cast<size_t>(unit.placed.pool)];
   pool.pending[static_cast<size_t>(action.slot)].wait();  // a prefetch that was never used
   at::Tensor whole = pool.buffers[static_cast<size_t>(action.slot)].narrow(0, 0, unit.placed.num_elements);
-  pool.pending[static_cast<size_t>(action.slot)] = group_->all_gather(unit.shard, whole);
+  pool.pending[static_cast<size_t>(action.slot)] = shards_->gather(static_cast<size_t>(action.unit), whole);
 }
 
 const at::Tensor& FrozenStore::whole(int index) {
   auto& unit = units_[static_cast<size_t>(index)];
   for (const auto& action : schedule_->touch(index, direction_)) gather(action);
-  if (group_->size() == 1) return unit.shard;
+  if (!shards_) return unit.shard;
   const int slot = schedule_->slot_of(index);
   auto& pool = pools_[static_cast<size_t>(unit.placed.pool)];
   wait_for(slot < 0 ? unit.pending : pool.pending[static_cast<size_t>(slot)]);
@@ -192,6 +203,10 @@ const at::Tensor& FrozenStore::replicated(std::string_view name) const {
 }
 
 uint64_t FrozenStore::gathered_bytes() const noexcept { return group_->stats().all_gather_bytes; }
+
+std::string_view FrozenStore::transport() const noexcept {
+  return shards_ ? shards_->transport() : group_->transport();
+}
 
 std::vector<bool> choose_resident_units(const std::vector<PlacedUnit>& units, int64_t element_bytes,
                                         int64_t budget_bytes) {

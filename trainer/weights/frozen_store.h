@@ -42,12 +42,14 @@ struct FrozenStoreOptions {
   int prefetch = 2;                                            // units gathered ahead
   int64_t resident_bytes = 0;  // units kept whole after their first gather, within this budget
   c10::Device device = c10::kCPU;
+  bool cpu_offload = false;  // shards in pinned host memory, on a CUDA device alone
 };
 
 class FrozenStore {
  public:
   // Reads this rank's byte ranges, converting while copying. `shard_group` of one rank: everything is kept whole and
-  // nothing is ever gathered (replicate). Throws DataError for a missing tensor or a shape that differs from the spec.
+  // nothing is ever gathered (replicate), but for what comes from the host where cpu_offload. Throws DataError for a
+  // missing tensor or a shape that differs from the spec.
   FrozenStore(const ModelFiles& files, FrozenSpec spec, std::unique_ptr<Communicator> shard_group,
               const FrozenStoreOptions& options);
   FrozenStore(std::unique_ptr<WeightSource> source, FrozenSpec spec, std::unique_ptr<Communicator> shard_group,
@@ -66,7 +68,9 @@ class FrozenStore {
   // 64-bit hash over the 4 KiB leaves of all tensors as stored in the files, summed mod 2^64 over the shard group: the
   // same at any world size and dtype.
   uint64_t fingerprint() const noexcept { return fingerprint_; }
-  uint64_t gathered_bytes() const noexcept;  // received from other ranks so far
+  uint64_t gathered_bytes() const noexcept;     // received from other ranks so far
+  std::string_view transport() const noexcept;  // of gathers: of the shard group, or "peer"
+  void check() { group_->check(); }             // CommError if a gather failed or its deadline is over
   // For gathers, by whoever computes: this thread, or the device's stream as far as it has come.
   double gather_wait_seconds();
   c10::Device device() const noexcept { return options_.device; }
@@ -77,6 +81,7 @@ class FrozenStore {
   struct Pool;
   struct ExposedWait;
   void load(WeightSource& source);
+  void share();
   void load_unit(WeightSource& source, Unit& unit);
   void load_replicated(WeightSource& source);
   void wait_for(Work& work);
@@ -88,6 +93,7 @@ class FrozenStore {
   FrozenStoreOptions options_;
   std::vector<Unit> units_;
   std::vector<Pool> pools_;
+  std::unique_ptr<SharedParts> shards_;  // of all units; null where they are whole already
   std::map<std::string, at::Tensor, std::less<>> replicated_;
   std::unique_ptr<GatherSchedule> schedule_;
   Direction direction_ = Direction::kForward;

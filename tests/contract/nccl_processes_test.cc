@@ -1,0 +1,52 @@
+// One process a device, as in a run: what threads of one process cannot show is that ranks read each other's memory.
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include "comms/cuda.h"
+#include "tests/contract/communicator_contract.h"
+#include "tests/support/mpi_main.h"
+
+namespace rankwise::testing {
+namespace {
+
+std::unique_ptr<Communicator> on_devices(bool peer_copies) {
+  const auto introduction = world().make_communicator(nullptr);
+  return make_nccl_communicator(*introduction, {.local_rank = world().local_rank(),
+                                                .local_size = world().local_size(),
+                                                .timeout = std::chrono::seconds(60),
+                                                .peer_copies = peer_copies});
+}
+
+std::string missing_devices() {
+  const int here = num_cuda_devices();
+  return here >= world().local_size() ? ""
+                                      : fmt::format("{} CUDA device(s) needed, {} here", world().local_size(), here);
+}
+
+Transport nccl(bool peer_copies) {
+  return {"nccl", world().size(),
+          [=](const auto& body) {
+            const auto communicator = on_devices(peer_copies);
+            body(*communicator);
+            communicator->finalize();
+          },
+          missing_devices, true};
+}
+
+INSTANTIATE_TEST_SUITE_P(ReadingPeers, CommunicatorContract, ::testing::Values(nccl(true)), transport_test_name);
+INSTANTIATE_TEST_SUITE_P(OverNccl, CommunicatorContract, ::testing::Values(nccl(false)), transport_test_name);
+
+TEST(PeerParts, AreReadFromTheOtherProcessesUnlessThatIsSwitchedOff) {
+  if (const auto reason = missing_devices(); !reason.empty()) GTEST_SKIP() << reason;
+  if (world().size() == 1) GTEST_SKIP() << "one rank has no peers";
+  for (const bool peer_copies : {true, false}) {
+    const auto communicator = on_devices(peer_copies);
+    const at::Tensor part =
+        at::ones({8}, at::TensorOptions().device(c10::kCUDA, static_cast<c10::DeviceIndex>(world().local_rank())));
+    EXPECT_EQ(communicator->share({part})->transport(), peer_copies ? "peer" : "nccl");
+    communicator->finalize();
+  }
+}
+
+}  // namespace
+}  // namespace rankwise::testing
