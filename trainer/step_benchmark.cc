@@ -1,16 +1,19 @@
 #include "trainer/step_benchmark.h"
 
 #include <ATen/ATen.h>
+#include <ATen/record_function.h>
 
 #include <chrono>
 #include <deque>
 
 #include "base/check.h"
 #include "base/counter_random.h"
+#include "base/file.h"
 #include "comms/cuda.h"
 #include "trainer/config_mapping.h"
 #include "trainer/devices.h"
 #include "trainer/frozen_model.h"
+#include "trainer/step_trace.h"
 #include "trainer/train_step.h"
 #include "trainer/weights/tensor_memory.h"
 
@@ -21,6 +24,7 @@ using Clock = std::chrono::steady_clock;
 
 constexpr uint64_t kSeed = 42;
 constexpr double kLearningRate = 1e-4;
+constexpr int64_t kTracedSteps = 3;
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
@@ -68,6 +72,7 @@ RunConfig config_of(const BenchmarkOptions& options) {
 void run_steps(TrainStep& step, const Batch& batch, int64_t count, std::vector<double>& losses) {
   std::deque<PendingStep> pending;
   for (int64_t k = 0; k < count; ++k) {
+    RECORD_FUNCTION("rankwise::step", {});
     step.add(batch, {k, kSeed, 0.0}, [](ModelPhase) {});
     step.exchange(/*stop_requested=*/false);
     pending.push_back(step.update(kLearningRate));
@@ -95,6 +100,24 @@ BenchmarkResult time_steps(TrainStep& step, FrozenStore& store, const Batch& bat
   result.gathered_bytes_per_micro_batch =
       static_cast<int64_t>(store.gathered_bytes() - gathered_before) / options.steps;
   return result;
+}
+
+// What step_profile.py needs to know of a trace.
+std::string facts_of(const ModelConfig& model, const BenchmarkOptions& options, const MemoryPlan& plan, int ranks) {
+  return fmt::format(
+      R"({{"shape": "{}", "num_hidden_layers": {}, "hidden_size": {}, "intermediate_size": {}, )"
+      R"("num_attention_heads": {}, "num_key_value_heads": {}, "head_dim": {}, "vocab_size": {}, "lora_r": {}, )"
+      R"("micro_batch": {}, "sequence_length": {}, "activations": "{}", "ranks": {}}})",
+      options.shape, model.num_hidden_layers, model.hidden_size, model.intermediate_size, model.num_attention_heads,
+      model.num_key_value_heads, model.head_dim, model.vocab_size, options.lora_r, options.micro_batch,
+      options.sequence_length, policy_name(plan.layout.activations), ranks);
+}
+
+void require_writable(World& world, const std::filesystem::path& trace) {
+  if (trace.empty()) return;
+  world.agree("--trace", [&] {
+    if (world.rank() == 0) probe_writable(std::filesystem::absolute(trace).parent_path());
+  });
 }
 
 }  // namespace
@@ -126,6 +149,7 @@ ModelConfig named_shape(const std::string& name, std::optional<int64_t> num_laye
 BenchmarkResult run_step_benchmark(World& world, const BenchmarkOptions& options) {
   const auto start = Clock::now();
   const ModelConfig model = named_shape(options.shape, options.num_layers);
+  require_writable(world, options.trace);
   const RunConfig config = config_of(options);
   const Devices devices(world, {.wish = options.parallel.device,
                                 .timeout = std::chrono::seconds(120),
@@ -155,8 +179,8 @@ BenchmarkResult run_step_benchmark(World& world, const BenchmarkOptions& options
     adamw.emplace(adapter.masters(), AdamWOptions{});
   }
   TrainStep step(decoder, adapter, *adamw, *reduction, /*max_grad_norm=*/1.0);
-  const auto rank = static_cast<uint64_t>(world.rank());
-  BenchmarkResult result = time_steps(step, store, random_batch(model, options, random64(kSeed, rank)), options, start);
+  const Batch batch = random_batch(model, options, random64(kSeed, static_cast<uint64_t>(world.rank())));
+  BenchmarkResult result = time_steps(step, store, batch, options, start);
   result.planned_gathered_bytes = plan.steady_gathered_bytes;
   result.reduced_bytes_per_step = static_cast<int64_t>(adapter.gradients().nbytes());
   result.peak_bytes = tensor_memory().peak_total;
@@ -166,6 +190,13 @@ BenchmarkResult run_step_benchmark(World& world, const BenchmarkOptions& options
   result.activations = policy_name(plan.layout.activations);
   result.device = devices.device().str();
   result.gather_transport = store.transport();
+  if (options.trace.empty()) return result;
+  const auto traced = [&] { run_steps(step, batch, kTracedSteps, result.losses); };
+  if (world.rank() == 0) {
+    write_trace(options.trace, facts_of(model, options, plan, world.size()), devices.device().is_cuda(), traced);
+  } else {
+    traced();
+  }
   return result;
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <optional>
 #include <string>
 #include <vector>
@@ -22,6 +23,7 @@ struct BenchmarkOptions {
   int64_t lora_r = 16, lora_alpha = 32;
   int64_t micro_batch = 4, sequence_length = 2048;
   int64_t steps = 10, warm_up = 5;  // measured, and before them
+  std::filesystem::path trace;      // of three more steps of rank 0 (step_trace.h); empty: none
   ModelSection::Dtype dtype = ModelSection::Dtype::kAuto;
   ParallelSection parallel;
   bool peer_copies = true, deterministic = false;  // as comms.peer_copies and train.deterministic

@@ -64,6 +64,9 @@ void add_bench(CLI::App& app, Command& chosen) {
   command->add_option("--warm-up", options->warm_up, "before them")
       ->check(CLI::Range(1, 100000))
       ->capture_default_str();
+  command->add_option("--trace", options->trace,
+                      "file for a Chrome trace of three more steps, of rank 0, for ui.perfetto.dev and\n"
+                      "tests/bench/gpu/step_profile.py");
   using P = ParallelSection;
   add_choice<P::Device>(command, "--device", options->parallel.device,
                         {{"auto", P::Device::kAuto}, {"cpu", P::Device::kCpu}, {"cuda", P::Device::kCuda}});

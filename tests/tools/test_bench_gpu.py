@@ -1,4 +1,4 @@
-"""The GPU benchmark's command, without GPUs: rows by turns, failures, interruption, and the peer itself on a CPU."""
+"""The GPU benchmark's command, without GPUs: rows by turns, failures, interruption, traces, and the peer on a CPU."""
 
 import json
 import subprocess
@@ -15,6 +15,10 @@ from table import table  # noqa: E402
 
 def result(speed, **more):
     return {"tokens_per_second_per_gpu": speed, "peak_gib": 60.0, "loss": [11.9, 11.8]} | more
+
+
+STEP = {"ph": "X", "cat": "cpu_op", "name": "rankwise::step", "pid": 1, "tid": 1, "ts": 0, "dur": 2000}
+TRACE = {"traceEvents": [STEP, STEP | {"name": "rankwise::sum_products", "dur": 1500}]}
 
 
 def measured(case, round_number, speed, **more):
@@ -55,6 +59,7 @@ def bench(tmp_path):
     mpirun.write_text(
         f"#!/bin/sh\ncase $* in *recompute_block*) echo 'error: out of memory' >&2; exit 69 ;; esac\n"
         f"echo '{json.dumps(result(1_000))}'\n"
+        f"while [ $# -gt 0 ]; do [ $1 != --trace ] || echo '{json.dumps(TRACE)}' >$2; shift; done\n"
     )
     mpirun.chmod(0o755)
 
@@ -88,6 +93,16 @@ def test_an_interrupted_call_is_continued_with_what_is_missing_or_failed(bench):
 def test_a_run_that_does_not_end_is_ended(bench):
     printed = bench("--only", "peft-8b", "--limit", "0.01", "--rounds", "1")
     assert printed == ["round 1: peft-8b: not done after 0.01 s"]
+
+
+def test_traced_rows_run_once_more_and_say_where_a_step_goes(bench):
+    printed = bench("--only", "8b", "--rounds", "1", "--trace", "8b", "8b-recompute")
+    trace = bench.table.parent / "trace_8b.json"
+    assert printed[1:] == [f"8b: traced to {trace}", "8b-recompute: code 69: error: out of memory"]
+    text = bench.table.read_text()
+    assert "## Where a step of 8b goes" in text and "8b-recompute goes" not in text
+    assert "| large GEMMs | 1.50 | 75.0% | 1 |" in text
+    assert "| gaps | 0.50 | 25.0% | 0 |" in text
 
 
 def test_the_peer_trains_a_tiny_shape(bench):

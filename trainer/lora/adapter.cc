@@ -1,6 +1,7 @@
 #include "trainer/lora/adapter.h"
 
 #include <ATen/ATen.h>
+#include <ATen/record_function.h>
 
 #include <algorithm>
 #include <cmath>
@@ -133,6 +134,7 @@ std::vector<AdapterTensor> Adapter::tensors() const {
 }
 
 void Adapter::refresh_compute_copies() {
+  RECORD_FUNCTION("rankwise::compute_copies", {});
   if (options_.compute_dtype != options_.master_dtype) compute_.copy_(masters_);
 }
 

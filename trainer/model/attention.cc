@@ -103,6 +103,7 @@ AttentionRows rows_of(const at::Tensor& qkv_NE, const std::vector<int64_t>& samp
 bool is_16_bit(const at::Tensor& tensor) { return tensor.element_size() == 2; }
 
 at::Tensor in_blocks(const at::Tensor& qkv_NE, const SampleLayout& samples, const AttentionShape& shape) {
+  RECORD_FUNCTION("rankwise::attention_forward", {});
   at::Tensor out_NF = at::empty({qkv_NE.size(0), shape.num_heads * shape.head_dim}, qkv_NE.options());
   const QkvViews in = split_qkv(qkv_NE, shape);
   const at::Tensor out_NHD = out_NF.unflatten(-1, {shape.num_heads, shape.head_dim});
@@ -115,6 +116,7 @@ at::Tensor in_blocks(const at::Tensor& qkv_NE, const SampleLayout& samples, cons
 
 at::Tensor in_blocks_backward(const at::Tensor& dout_NF, const at::Tensor& qkv_NE, const SampleLayout& samples,
                               const AttentionShape& shape) {
+  RECORD_FUNCTION("rankwise::attention_backward", {});
   at::Tensor dqkv_NE = at::zeros_like(qkv_NE);
   const QkvViews in = split_qkv(qkv_NE, shape);
   const QkvViews gradients = split_qkv(dqkv_NE, shape);

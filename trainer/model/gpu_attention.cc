@@ -1,6 +1,7 @@
 #include "trainer/model/gpu_attention.h"
 
 #include <ATen/ATen.h>
+#include <ATen/record_function.h>
 
 #include <cmath>
 
@@ -50,6 +51,7 @@ bool fits_gpu_attention(const at::Tensor& qkv_NE, const AttentionShape& shape) {
 
 at::Tensor gpu_attention_forward(const at::Tensor& qkv_NE, const SampleLayout& samples, const AttentionShape& shape,
                                  AttentionSaved* saved) {
+  RECORD_FUNCTION("rankwise::attention_forward", {});
   AttentionSaved made;
   at::Tensor out;
   if (is_dense(samples, shape)) {
@@ -75,6 +77,7 @@ at::Tensor gpu_attention_forward(const at::Tensor& qkv_NE, const SampleLayout& s
 at::Tensor gpu_attention_backward(const at::Tensor& dout_NF, const at::Tensor& qkv_NE, const at::Tensor& out_NF,
                                   const AttentionSaved& saved, const SampleLayout& samples,
                                   const AttentionShape& shape) {
+  RECORD_FUNCTION("rankwise::attention_backward", {});
   const int64_t longest = samples.longest();
   const at::Tensor dout_NHD = dout_NF.unflatten(-1, {shape.num_heads, shape.head_dim});
   const at::Tensor out_NHD = out_NF.unflatten(-1, {shape.num_heads, shape.head_dim});

@@ -41,6 +41,7 @@ struct LogitGradient {
 
 // The division waits for the narrow side.
 LogitGradient cross_entropy(const at::Tensor& logits_mV, const at::Tensor& targets_m, bool with_gradient) {
+  RECORD_FUNCTION("rankwise::cross_entropy", {});
   const at::Tensor targets_m1 = targets_m.unsqueeze(1);
   at::Tensor values_mV = logits_mV.to(logits_mV.scalar_type() == at::kDouble ? at::kDouble : at::kFloat);
   const at::Tensor target_logit_m1 = values_mV.gather(1, targets_m1);
@@ -51,6 +52,7 @@ LogitGradient cross_entropy(const at::Tensor& logits_mV, const at::Tensor& targe
 }
 
 LogitGradient gpu_cross_entropy(const at::Tensor& logits_mV, const at::Tensor& targets_m, bool with_gradient) {
+  RECORD_FUNCTION("rankwise::cross_entropy", {});
   const at::Tensor loss_m = at::empty({logits_mV.size(0)}, logits_mV.options().dtype(at::kFloat));
   launch(gpu_row_kernels().cross_entropy, GpuCrossEntropy{.type = gpu_type(logits_mV),
                                                           .logits_NV = logits_mV.mutable_data_ptr(),

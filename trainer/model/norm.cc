@@ -1,6 +1,7 @@
 #include "trainer/model/norm.h"
 
 #include <ATen/ATen.h>
+#include <ATen/record_function.h>
 
 #include "trainer/model/gpu.h"
 
@@ -40,6 +41,7 @@ void gpu_backward(const at::Tensor& gradient_NC, const at::Tensor& dy_NC, const 
 }  // namespace
 
 Normed rms_norm(const at::Tensor& x_NC, const at::Tensor& weight_C, double eps) {
+  RECORD_FUNCTION("rankwise::rms_norm", {});
   if (!on_gpu(x_NC)) {
     const at::Tensor rstd_N1 = rms_norm_rstd(x_NC, eps);
     return {rms_norm_apply(x_NC, rstd_N1, weight_C), rstd_N1};
@@ -55,6 +57,7 @@ at::Tensor rms_norm_rstd(const at::Tensor& x_NC, double eps) {
 }
 
 at::Tensor rms_norm_apply(const at::Tensor& x_NC, const at::Tensor& rstd_N1, const at::Tensor& weight_C) {
+  RECORD_FUNCTION("rankwise::rms_norm_apply", {});
   if (on_gpu(x_NC)) {
     const Normed out{at::empty_like(x_NC), rstd_N1};
     launch(gpu_row_kernels().rms_norm_apply, gpu_call(x_NC, weight_C, out, 0));
@@ -67,6 +70,7 @@ at::Tensor rms_norm_apply(const at::Tensor& x_NC, const at::Tensor& rstd_N1, con
 // With n = x * rstd and g = dy * weight: dx = rstd * (g - n * mean(g * n)).
 at::Tensor rms_norm_backward(at::Tensor dy_NC, const at::Tensor& x_NC, const at::Tensor& rstd_N1,
                              const at::Tensor& weight_C) {
+  RECORD_FUNCTION("rankwise::rms_norm_backward", {});
   if (on_gpu(x_NC)) {
     gpu_backward(dy_NC, dy_NC, x_NC, rstd_N1, weight_C, /*accumulate=*/false);
     return dy_NC;
@@ -81,6 +85,7 @@ at::Tensor rms_norm_backward(at::Tensor dy_NC, const at::Tensor& x_NC, const at:
 
 void add_rms_norm_backward(at::Tensor& gradient_NC, at::Tensor dy_NC, const at::Tensor& x_NC, const at::Tensor& rstd_N1,
                            const at::Tensor& weight_C) {
+  RECORD_FUNCTION("rankwise::add_rms_norm_backward", {});
   if (on_gpu(x_NC)) return gpu_backward(gradient_NC, dy_NC, x_NC, rstd_N1, weight_C, /*accumulate=*/true);
   gradient_NC.add_(rms_norm_backward(std::move(dy_NC), x_NC, rstd_N1, weight_C));
 }

@@ -1,6 +1,7 @@
 #include "trainer/model/rope.h"
 
 #include <ATen/ATen.h>
+#include <ATen/record_function.h>
 
 #include <algorithm>
 #include <bit>
@@ -49,6 +50,7 @@ RopeAngles Rope::angles(const std::vector<int64_t>& positions, at::ScalarType dt
 }
 
 void apply_rope(at::Tensor x_NHD, const RopeAngles& angles, bool inverse) {
+  RECORD_FUNCTION("rankwise::rope", {});
   if (fits_gpu_kernels(angles.cos_N1D) && x_NHD.scalar_type() == angles.cos_N1D.scalar_type() && x_NHD.stride(2) == 1 &&
       x_NHD.stride(1) == x_NHD.size(2)) {
     return launch(gpu_row_kernels().rope, GpuRope{.type = gpu_type(x_NHD),

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <ATen/Dispatch.h>
 #include <ATen/Parallel.h>
+#include <ATen/record_function.h>
 
 #include <algorithm>
 #include <cmath>
@@ -104,6 +105,7 @@ at::Tensor AdamW::update_on_device(const at::Tensor& gradients, const at::Tensor
 
 at::Tensor AdamW::update(const at::Tensor& gradients, const at::Tensor& targets, const at::Tensor& nonfinite,
                          double learning_rate, double max_grad_norm) {
+  RECORD_FUNCTION("rankwise::adamw", {});
   if (scalars_.defined()) return update_on_device(gradients, targets, nonfinite, learning_rate, max_grad_norm);
   const double scale = 1.0 / std::max(1.0, targets.item<double>());
   const double norm = gradient_norm(gradients) * scale;

@@ -4,6 +4,7 @@
 #include <ATen/Parallel.h>
 #include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/scalar_tensor.h>
+#include <ATen/record_function.h>
 
 #include <algorithm>
 #include <cmath>
@@ -32,6 +33,7 @@ double sum_of_squares(const T* values, int64_t count) {
 // Not linalg_vector_norm: that makes a float64 copy of the whole buffer first. The blocks are the same for any number
 // of threads, and so is the sum.
 at::Tensor sum_of_squares(const at::Tensor& gradients) {
+  RECORD_FUNCTION("rankwise::sum_of_squares", {});
   if (!gradients.is_cpu()) return at::linalg_vector_norm(gradients).to(at::kDouble).square_();
   const int64_t count = gradients.numel();
   std::vector<double> sums(static_cast<size_t>((count + kBlock - 1) / kBlock));

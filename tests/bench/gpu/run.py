@@ -2,7 +2,8 @@
 
 The rows of cases.py run by turns, several rounds. After every run the table goes to tests/bench/results/gpu.md, and what
 was measured to build/bench_gpu.jsonl, from which --continue goes on: what is measured on one machine belongs into one
-table. A row that fails says so, and the next one runs.
+table. A row that fails says so, and the next one runs. With --trace, rows run once more at the end, under the profiler:
+where their steps' time goes stands below the table, and the traces lie beside the measurements as trace_<row>.json.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import step_profile
 from cases import CASES
 from table import speed, table
 
@@ -33,6 +35,8 @@ def parse():
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--warm-up", type=int, default=5, help="steps before those, not counted")
+    ours = [case.name for case in CASES if case.stack == "rankwise"]
+    parser.add_argument("--trace", nargs="+", default=[], metavar="NAME", choices=ours, help="rows to profile, too")
     parser.add_argument("--limit", type=float, default=300, metavar="SECONDS", help="of one run")
     parser.add_argument(
         "--continue", dest="goes_on", action="store_true", help="run what is missing of an interrupted call"
@@ -78,10 +82,11 @@ def reason(output):
     return (telling or lines or ["no output"])[-1][:200]
 
 
-def measure(case, options):
-    """{"result": ...}, or {"failed": why}."""
+def measure(case, options, *more):
+    """{"result": ...}, or {"failed": why}; of a run with `more` arguments."""
+    command = [*command_of(case, options), *more]
     try:
-        with started(command_of(case, options), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        with started(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
             output, errors = process.communicate(timeout=options.limit)
     except subprocess.TimeoutExpired:
         return {"failed": f"not done after {options.limit:g} s"}
@@ -91,6 +96,26 @@ def measure(case, options):
     if process.returncode or not results:
         return {"failed": f"code {process.returncode}: {reason(output + errors)}"}
     return {"result": json.loads(results[-1])}
+
+
+def trace_file(name, options):
+    return options.measurements.resolve().parent / f"trace_{name}.json"
+
+
+def trace(case, options):
+    """One more run of a row, for its trace; returns what to say of it."""
+    file = trace_file(case.name, options)
+    outcome = measure(case, options, "--trace", file)
+    if "failed" in outcome:
+        file.unlink(missing_ok=True)
+    return outcome.get("failed", f"traced to {file}")
+
+
+def profiles(options):
+    """Markdown: where a step's time goes in each row that was traced."""
+    for name in options.trace:
+        if (file := trace_file(name, options)).exists():
+            yield f"## Where a step of {name} goes\n\n{step_profile.table(step_profile.read(file))}\n\n"
 
 
 def gpus():
@@ -121,7 +146,7 @@ def report(measurements, options):
         f"{versions}. Random bfloat16 weights, LoRA r 16 on all linear layers, random tokens that are all "
         f"in the loss, AdamW; rows by turns, each run {options.steps} steps after {options.warm_up} of warm-up. Peak: the "
         f"framework's allocator, with Rankwise NCCL's buffers too; driver's: all that is in use on the GPU at the end.\n\n"
-        f"{table(CASES, measurements)}\n\n```\n{commands}\n```\n"
+        f"{table(CASES, measurements)}\n\n{''.join(profiles(options))}```\n{commands}\n```\n"
     )
 
 
@@ -150,6 +175,8 @@ def keep(measurements, options):
 def main():
     options = parse()
     options.measurements.parent.mkdir(exist_ok=True)
+    for name in options.trace:
+        trace_file(name, options).unlink(missing_ok=True)
     measurements = measured_before(options.measurements) if options.goes_on else []
     for round_number, case in unfinished(measurements, options):
         outcome = measure(case, options)
@@ -157,6 +184,10 @@ def main():
         keep(measurements, options)
         said = f"{speed(measurements[-1]):,.0f} tokens/s" if "result" in outcome else outcome["failed"]
         print(f"round {round_number}: {case.name}: {said}", flush=True)
+    for case in CASES:
+        if case.name in options.trace:
+            print(f"{case.name}: {trace(case, options)}", flush=True)
+            keep(measurements, options)
     if not measurements:
         sys.exit("nothing ran: each row wants as many GPUs as it has ranks")
 

@@ -1,0 +1,49 @@
+"""`rankwise bench`: what it prints, and the trace of a few more steps."""
+
+import json
+
+import pytest
+
+from program import run
+
+SMALL = ["bench", "--shape", "tiny", "--device", "cpu", "--sequence-length", "64", "--steps", "2", "--warm-up", "1"]
+SCOPES = {
+    "rankwise::step",
+    "rankwise::sum_products",
+    "rankwise::attention_forward",
+    "rankwise::attention_backward",
+    "rankwise::rms_norm",
+    "rankwise::rope",
+    "rankwise::swiglu",
+    "rankwise::swiglu_backward",
+    "rankwise::cross_entropy",
+    "rankwise::adamw",
+    "aten::mm",
+}
+
+
+def result(output):
+    return json.loads(next(line for line in output.splitlines() if line.startswith("{")))
+
+
+@pytest.mark.parametrize("ranks", [0, 2])
+def test_a_trace_names_what_a_step_does(tmp_path, ranks):
+    printed = result(run(tmp_path, ranks, *SMALL, "--trace", "of/trace.json"))
+    assert len(printed["loss"]) == 1 + 2 + 3
+    trace = json.loads((tmp_path / "of/trace.json").read_text())
+    names = [event["name"] for event in trace["traceEvents"] if event.get("cat") == "cpu_op"]
+    assert SCOPES - set(names) == set()
+    assert names.count("rankwise::step") == 3
+    assert (trace["rankwise"]["shape"], trace["rankwise"]["ranks"]) == ("tiny", max(ranks, 1))
+    assert [path.name for path in (tmp_path / "of").iterdir()] == ["trace.json"], "rank 0 alone writes"
+
+
+def test_a_trace_that_cannot_be_written_is_said_before_the_first_step(tmp_path):
+    (tmp_path / "file").write_text("")
+    output = run(tmp_path, 0, *SMALL, "--trace", "file/trace.json", expect=73)
+    assert "file" in output and not any(line.startswith("{") for line in output.splitlines())
+
+
+def test_without_a_trace_no_more_steps_are_made(tmp_path):
+    assert len(result(run(tmp_path, 0, *SMALL))["loss"]) == 1 + 2
+    assert list(tmp_path.glob("*.json")) == []
