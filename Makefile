@@ -1,6 +1,6 @@
 # The commands of this project. Each line calls a script, a CMake preset or a test runner, which can be called alone.
 .DEFAULT_GOAL := help
-.PHONY: help setup build test unit parity e2e faults asan tsan demo bench bench-gpu bundle lint format coverage clean
+.PHONY: help setup build test unit parity e2e faults test-gpu asan tsan demo bench bench-gpu bundle lint format coverage clean
 
 BUILD := build/release
 PYTEST := .venv/bin/python -m pytest -q
@@ -38,6 +38,9 @@ e2e: build ## whole runs of the program
 faults: build ## kill a run again and again; the result stays equal in every bit
 	$(PYTEST) tests/faults
 
+test-gpu: $(if $(TESTS),,build) ## what only GPUs show; TESTS=FOLDER: with the programs of an unpacked `make bundle BUNDLE=--tests`
+	$(if $(TESTS),RANKWISE_BUILD=$(abspath $(TESTS))) tests/gpu/run.sh
+
 asan: setup ## the C++ tests under AddressSanitizer and UndefinedBehaviorSanitizer
 tsan: setup ## the C++ tests under ThreadSanitizer
 asan tsan:
@@ -50,8 +53,9 @@ bench: build ## speed and memory beside PEFT
 bench-gpu: ## the same on the GPUs of this host; BENCH="--rankwise ..." says more
 	$(or $(wildcard .venv/bin/python),python3) tests/bench/gpu/run.py $(BENCH)
 
-bundle: setup ## pack the program for a GPU host; BUNDLE=--with-mpi adds Open MPI
-	cmake --preset release -DRANKWISE_CUDA=ON && cmake --build --preset release --target rankwise rankwise_cuda
+bundle: setup ## pack the program for a GPU host; BUNDLE=--with-mpi adds Open MPI, --tests the programs of test-gpu
+	cmake --preset release -DRANKWISE_CUDA=ON
+	cmake --build --preset release --target rankwise rankwise_cuda $(if $(findstring --tests,$(BUNDLE)),gpu_tests)
 	tools/bundle.sh $(BUNDLE)
 
 lint: setup ## formatting, scripts, include arrows

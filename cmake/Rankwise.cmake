@@ -1,8 +1,10 @@
 # The two kinds of target of this project, so that every folder's list stays a few lines long.
 #   rankwise_library(<folder> SOURCES a.cc ... [PUBLIC libs...] [PRIVATE libs...] [TORCH])   -> rankwise_<folder>
-#   rankwise_test(<name> SOURCES a_test.cc ... LIBS libs... [TORCH] [RANKS n...] [MPI] [TIMEOUT seconds])
+#   rankwise_test(<name> SOURCES a_test.cc ... LIBS libs... [TORCH] [RANKS n...] [MPI] [GPU] [TIMEOUT seconds])
 # RANKS: run under mpirun, once with each number of ranks, as <name>_np<n>; the sources bring tests/support/mpi_main.cc.
 # MPI: the test starts programs that call MPI.
+# GPU: what only a GPU can show, skipped where there is none. It is put into gpu_tests/, or with RANKS into gpu_tests/ranks/;
+# the target gpu_tests builds all of them, and `make test-gpu` runs what lies there. To ctest it has the label gpu.
 # TORCH: the sources use LibTorch; they get the precompiled header that keeps a file at seconds instead of half a minute.
 cmake_path(GET CMAKE_CURRENT_LIST_DIR PARENT_PATH RANKWISE_ROOT)
 find_program(CCACHE_PROGRAM ccache)
@@ -44,13 +46,22 @@ function(rankwise_library name)
 endfunction()
 
 function(rankwise_test name)
-  cmake_parse_arguments(arg "TORCH;MPI" "TIMEOUT" "SOURCES;LIBS;RANKS" ${ARGN})
+  cmake_parse_arguments(arg "TORCH;MPI;GPU" "TIMEOUT" "SOURCES;LIBS;RANKS" ${ARGN})
   add_executable(${name} ${arg_SOURCES})
   target_link_libraries(${name} PRIVATE rankwise_flags ${arg_LIBS} GTest::gmock GTest::gtest_main)
   if(arg_TORCH)
     _rankwise_torch(${name})
   endif()
   target_compile_definitions(${name} PRIVATE RANKWISE_SOURCE_DIR="${RANKWISE_ROOT}" RANKWISE_BINARY_DIR="${CMAKE_BINARY_DIR}")
+  if(arg_GPU)
+    set(folder ${CMAKE_BINARY_DIR}/gpu_tests)
+    if(arg_RANKS)
+      string(APPEND folder /ranks)
+    endif()
+    set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${folder} BUILD_RPATH ${CMAKE_BINARY_DIR})
+    add_dependencies(${name} rankwise_cuda)
+    add_dependencies(gpu_tests ${name})
+  endif()
   if(NOT arg_TIMEOUT)
     set(arg_TIMEOUT 300)
   endif()
@@ -68,6 +79,9 @@ function(rankwise_test name)
   set(environment OMP_NUM_THREADS=1 OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
       PYTHON=${RANKWISE_ROOT}/.venv/bin/python ${RANKWISE_SANITIZER_ENVIRONMENT})
   set_tests_properties(${tests} PROPERTIES TIMEOUT ${timeout} ENVIRONMENT "${environment}")
+  if(arg_GPU)
+    set_tests_properties(${tests} PROPERTIES LABELS gpu)
+  endif()
   if(arg_RANKS OR arg_MPI)
     set_tests_properties(${tests} PROPERTIES ENVIRONMENT_MODIFICATION "${RANKWISE_SANITIZER_MPI_ENVIRONMENT}")
   endif()

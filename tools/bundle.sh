@@ -14,12 +14,13 @@ UNUSED_PLUGINS='libmca_common_(ucx|ofi|verbs|monitoring)|libfabric|libibverbs|li
 
 usage() {
   cat <<TEXT
-usage: tools/bundle.sh [--with-mpi] [--cpu] [--output FOLDER]
+usage: tools/bundle.sh [--with-mpi] [--tests] [--cpu] [--output FOLDER]
 
 Packs the program, its libraries and the recipes into FOLDER/rankwise-VERSION-linux-x86_64.tar.gz. It runs on Debian 12,
 Ubuntu 22.04 and 24.04 beside the GPU's driver, Open MPI and \`pip install torch\`; USE.txt inside says how.
 
   --with-mpi        with this Debian's Open MPI, for hosts that have none (glibc 2.36 and newer: not Ubuntu 22.04)
+  --tests           with the programs of \`make test-gpu\` and tests/gpu/run.sh, which runs them there
   --cpu             without the CUDA part
   --output FOLDER   default: the folder that holds the build, build/
 TEXT
@@ -44,19 +45,37 @@ add_libraries() {
   done < <(needed "$file")
 }
 
+add_binary() {
+  local into=$1 file=$2
+  [[ -f $BUILD/$file ]] || fail "$BUILD/$file is missing: run make bundle, or build the targets rankwise, rankwise_cuda, gpu_tests"
+  install -D --strip "$BUILD/$file" "$into/bin/${file##*/}"
+  add_libraries "$BUILD/$file" "$into/lib" '^libmpi\.'
+}
+
 add_program() {
   local into=$1 file
-  for file in "${PROGRAM[@]}"; do
-    [[ -f $BUILD/$file ]] || fail "$BUILD/$file is missing: build it (cmake --build --preset release --target rankwise rankwise_cuda)"
-    install -D --strip "$BUILD/$file" "$into/bin/$file"
-    add_libraries "$BUILD/$file" "$into/lib" '^libmpi\.'
-  done
+  for file in "${PROGRAM[@]}"; do add_binary "$into" "$file"; done
   sed "s/@TORCH@/$(torch_version)/" tools/bundle/rankwise.sh >"$into/rankwise"
   sed "s/@TORCH@/$(torch_version)/" tools/bundle/USE.txt >"$into/USE.txt"
   chmod 755 "$into/rankwise"
   install --mode=644 LICENSE "$into"
   mkdir "$into/configs"
   cp -R configs/recipes "$into/configs"
+}
+
+# The programs at the places where a build has them, as links to the script that finds their libraries; and the Python
+# sources of the tests.
+add_tests() {
+  local into=$1 file
+  for file in tests/support/parity_tool $(cd "$BUILD" && find gpu_tests -type f); do
+    add_binary "$into" "$file"
+    mkdir -p "$into/${file%/*}"
+    ln --symbolic --relative "$into/rankwise" "$into/$file"
+  done
+  for file in tests/conftest.py tests/support/*.py tests/parity/*.py tests/e2e/*.py tests/gpu/*.py tests/gpu/run.sh; do
+    install -D --mode=644 "$file" "$into/$file"
+  done
+  chmod 755 "$into/tests/gpu/run.sh"
 }
 
 # In the folders of Debian's prefix, so that OPAL_PREFIX finds everything.
@@ -88,11 +107,12 @@ pack() {
 }
 
 main() {
-  local output=build with_mpi=false name work archive size
+  local output=build with_mpi=false with_tests=false name work archive size
   PROGRAM=(rankwise librankwise_cuda.so)
   while (($#)); do
     case $1 in
       --with-mpi) with_mpi=true ;;
+      --tests) with_tests=true ;;
       --cpu) PROGRAM=(rankwise) ;;
       --output) output=${2:?}; shift ;;
       -h | --help) usage; exit 0 ;;
@@ -109,6 +129,7 @@ main() {
   mkdir -p "$output"
   add_program "$work/$name"
   if "$with_mpi"; then add_mpi "$work/$name"; fi
+  if "$with_tests"; then add_tests "$work/$name"; fi
   pack "$work" "$name" "$archive"
   size=$(stat --format=%s "$archive")
   ((size < LIMIT)) || fail "$archive has $size bytes; at most $LIMIT are wanted"

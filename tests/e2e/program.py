@@ -9,11 +9,15 @@ import re
 import select
 import signal
 import subprocess
+import sys
 import time
 import urllib.request
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests/support"))
+from gpus import DEVICE, ON_GPUS, missing_gpus, skip_without_gpus  # noqa: E402, F401
+
 BUILD = Path(os.environ.get("RANKWISE_BUILD", ROOT / "build/release")).resolve()
 RANKWISE = BUILD / "rankwise"
 # One thread a rank: on a busy machine the barriers of more threads than cores spin for seconds.
@@ -96,6 +100,7 @@ class Job:
     """
 
     def __init__(self, directory, ranks, *arguments, program=RANKWISE, environment=None):
+        skip_without_gpus(max(ranks, 1))
         command = ["mpirun", "--oversubscribe", "-np", str(ranks)] if ranks else []
         self.ranks_started = ranks
         self.began = time.monotonic()

@@ -12,7 +12,7 @@ from pathlib import Path
 import yaml
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from program import ROOT, Job, run
+from program import DEVICE, ROOT, Job, run
 
 sys.path.insert(0, str(ROOT / "tests/parity"))
 from tiny_models import COMMON, make_model  # noqa: E402
@@ -99,7 +99,7 @@ class Tiny:
                 "save_steps": 4,
                 "deterministic": True,
             },
-            "parallel": {"base": "shard"},
+            "parallel": {"base": "shard"} | ({"device": DEVICE} if DEVICE else {}),
             "monitoring": {"listen": "127.0.0.1:0"},
         }
         return merge(defaults, changes)

@@ -30,10 +30,14 @@ def bundle(tmp_path_factory):
     return unpacked(tmp_path_factory.mktemp("bundle"))
 
 
-def start(program, *arguments, **environment):
-    path = f"{PYTHON}:/usr/bin:/bin"
+def start(program, *arguments, cwd=None, **environment):
+    started_with = {key: value for key, value in ENVIRONMENT.items() if key != "RANKWISE_BUILD"}
     return subprocess.run(
-        [program, *arguments], env=ENVIRONMENT | {"PATH": path} | environment, capture_output=True, text=True
+        [program, *arguments],
+        env=started_with | {"PATH": f"{PYTHON}:/usr/bin:/bin"} | environment,
+        cwd=cwd,
+        capture_output=True,
+        text=True,
     )
 
 
@@ -90,3 +94,17 @@ def test_two_ranks_train_with_the_open_mpi_of_the_bundle(new_run, tmp_path):
     loaded = set(re.findall(r"calling init: (\S+)", "".join(p.read_text() for p in tmp_path.glob("loaded.*"))))
     of_mpi = [path for path in loaded if re.search(r"mca_|libmpi|libopen-|libpmix|libhwloc|libevent", path)]
     assert of_mpi and [path for path in of_mpi if not Path(path).is_relative_to(bundle)] == []
+
+
+def test_the_gpu_tests_run_from_a_bundle(tmp_path):
+    """Found and linked there; without a GPU all that needs one is skipped, which is said."""
+    built = {path.relative_to(BUILD) for path in (BUILD / "gpu_tests").rglob("*")}
+    if not built:
+        pytest.skip("a build without CUDA has no tests for GPUs")
+    bundle = unpacked(tmp_path, "--tests")
+    assert {path.relative_to(bundle) for path in (bundle / "gpu_tests").rglob("*")} == built
+    result = start(bundle / "tests/gpu/run.sh", cwd=bundle, CUDA_VISIBLE_DEVICES="")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "[  SKIPPED ]" in result.stdout and "1 GPU(s) needed, 0 here" in result.stdout
+    assert result.stdout.splitlines()[-1] == "test-gpu: no GPU here: every test that needs one was skipped"
+    assert start(bundle / "tests/support/parity_tool").returncode == 64, "without arguments: a wrong command line"

@@ -3,8 +3,12 @@
 import os
 import pathlib
 import subprocess
+import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests/support"))
+from gpus import skip_without_gpus  # noqa: E402
+
 BUILD = pathlib.Path(os.environ.get("RANKWISE_BUILD", ROOT / "build/release"))
 ENVIRONMENT = {
     **os.environ,
@@ -17,6 +21,7 @@ ENVIRONMENT = {
 
 def run_ranks(ranks, *command, timeout=120):
     """Runs a program under mpirun (or alone) and returns its output; fails with what it printed."""
+    skip_without_gpus(ranks)
     launcher = ["mpirun", "--oversubscribe", "-np", str(ranks)] if ranks > 1 else []
     done = subprocess.run(
         [*launcher, *map(str, command)], env=ENVIRONMENT, capture_output=True, text=True, timeout=timeout

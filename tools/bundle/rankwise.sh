@@ -1,6 +1,9 @@
 #!/bin/sh
 # Starts the program of this bundle with the libraries of this host's PyTorch. USE.txt says what the host must have.
+# Under another name, by a link, the program of that name in bin/.
 here=$(dirname "$(readlink -f "$0")")
+program=$here/bin/$(basename "$0")
+[ -x "$program" ] || program=$here/bin/rankwise
 linked_with=@TORCH@
 
 fail() {
@@ -25,4 +28,4 @@ for folder in "$torch"/../nvidia/*/lib; do
 done
 # shellcheck source=/dev/null # there in a bundle with Open MPI
 [ ! -d "$here/openmpi" ] || . "$here/openmpi/environment"
-LD_LIBRARY_PATH=$libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} exec "$here/bin/rankwise" "$@"
+LD_LIBRARY_PATH=$libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} exec "$program" "$@"
