@@ -73,6 +73,7 @@ void Watchdog::beat(std::string_view phase, int64_t step) noexcept {
   write_text(mine().phase, phase);
   mine().step = step;
   ++mine().beats;
+  world_.note_doing(phase, step);
 }
 
 void Watchdog::wait_begins(std::string_view operation) noexcept {

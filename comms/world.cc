@@ -114,6 +114,20 @@ std::vector<std::string> World::gather_strings(std::string_view mine) {
   return texts;
 }
 
+std::string World::message_of(const std::exception& error) const {
+  return (explanation_ ? explanation_(error) : std::nullopt).value_or(error.what());
+}
+
+void World::note_doing(std::string_view phase, int64_t step) noexcept {
+  phase_[phase.copy(phase_, sizeof(phase_) - 1)] = '\0';
+  step_ = step;
+}
+
+std::string World::doing() const {
+  const std::string_view phase = phase_;
+  return phase.empty() ? "" : fmt::format("{}, step {}", phase, step_);
+}
+
 void World::agree(std::string_view what, const std::function<void()>& part) {
   int code = 0;
   std::string message;
@@ -124,7 +138,7 @@ void World::agree(std::string_view what, const std::function<void()>& part) {
     message = error.what();
   } catch (const std::exception& error) {
     code = static_cast<int>(ExitCode::kInternal);
-    message = fmt::format("{}: {}", what, error.what());
+    message = fmt::format("{}: {}", what, message_of(error));
   }
   std::vector<int> codes(size_, code);
   if (mpi_) {

@@ -43,6 +43,16 @@ class World {
   // Collective. A communicator of its own over all ranks; its waits are told to `observer` (may be null, not owned).
   std::unique_ptr<Communicator> make_communicator(CommObserver* observer);
 
+  // For errors of libraries, from now on: a better message than what(), or nullopt. agree() tells it to the other
+  // ranks.
+  using Explanation = std::optional<std::string> (*)(const std::exception&);
+  void explain_errors_with(Explanation explanation) noexcept { explanation_ = explanation; }
+  std::string message_of(const std::exception& error) const;
+
+  // What this rank does now, for the message of an error that is its own: "forward, step 3"; empty while nobody noted.
+  void note_doing(std::string_view phase, int64_t step) noexcept;
+  std::string doing() const;
+
   // Collective. Runs `part` on every rank; when it threw anywhere, every rank throws the same AgreedError: the message
   // of the lowest rank that failed, with that rank and host named unless all ranks failed alike.
   void agree(std::string_view what, const std::function<void()>& part);
@@ -69,6 +79,9 @@ class World {
   int rank_ = 0, size_ = 1, local_rank_ = 0, local_size_ = 1, num_hosts_ = 1;
   std::string host_;
   CommObserver* observer_ = nullptr;
+  Explanation explanation_ = nullptr;
+  char phase_[32] = {};
+  int64_t step_ = 0;
   struct Kept;
   std::unique_ptr<Kept> kept_;
 };

@@ -50,20 +50,20 @@ Kind<ParallelSection> parallel_kind() {
                              {"shard", S::Base::kShard},
                              {"hybrid", S::Base::kHybrid}}),
             "How the frozen base lies on the ranks: whole on each, split over all, or split inside groups. `auto`: by "
-            "the memory there is."),
+            "the memory there is, whole where it fits."),
       field("shard_group", &S::shard_group, optional_kind("host", integer(1)),
             "The size of such a group in ranks, for `hybrid` alone. `host`: the ranks of one host."),
       field("prefetch", &S::prefetch, integer(0, 64), "Units (blocks) of the base that are gathered ahead of use."),
       field("resident_gib", &S::resident_gib, optional_kind("auto", number({.min = 0, .max = 1e6})),
-            "Memory a rank may use, in GiB, to keep gathered units instead of gathering them again. `auto`: what is "
-            "free."),
+            "Memory a rank may use, in GiB, to keep gathered units instead of gathering them again. `auto`: on "
+            "GPUs what the plan leaves free, on CPUs none."),
       field("activations", &S::activations,
             choice<S::Activations>({{"auto", S::Activations::kAuto},
                                     {"save", S::Activations::kSave},
                                     {"recompute_mlp", S::Activations::kRecomputeMlp},
                                     {"recompute_block", S::Activations::kRecomputeBlock}}),
             "What is kept for the backward pass: all, all but the MLP's, or the input of each block alone. `auto`: by "
-            "the memory there is."),
+            "the memory there is; the base is sharded before they are recomputed."),
       field("cpu_offload", &S::cpu_offload, boolean(),
             "On GPUs: shards of the base stay in pinned host memory and cross the bus when they are gathered. For "
             "models larger than the GPUs."),

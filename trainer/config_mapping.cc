@@ -148,6 +148,7 @@ LayoutWishes layout_wishes_of(const ParallelSection& section, int world_size, in
   wishes.world_size = world_size;
   wishes.ranks_per_host = ranks_per_host;
   wishes.prefetch = static_cast<int>(section.prefetch);
+  wishes.cpu_offload = section.cpu_offload;
   if (section.resident_gib) wishes.resident_bytes = static_cast<int64_t>(*section.resident_gib * 0x1p30);
   using Base = ParallelSection::Base;
   if (section.base == Base::kReplicate) wishes.shard_group_size = 1;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <fstream>
+#include <iterator>
 
 #include "trainer/model/decoder.h"
 #include "trainer/model/loss.h"
@@ -54,23 +55,27 @@ int64_t adapter_elements(const std::vector<MatchedModule>& adapter) {
   return total;
 }
 
+bool gathers(const Layout& layout) { return layout.shard_group_size > 1 || layout.cpu_offload; }
+
 void plan_base(MemoryPlan& plan, const Workload& w) {
   const FrozenSpec spec = Decoder::frozen_spec(w.model);
   const int group = plan.layout.shard_group_size;
   std::vector<PlacedUnit> units;
   for (const auto& unit : spec.units) units.push_back(place_unit(unit, group));
-  int64_t shard = 0, largest[2] = {0, 0}, resident_bytes = 0;
-  const auto resident = choose_resident_units(units, w.matrix_bytes, group > 1 ? plan.layout.resident_bytes : 0);
-  std::vector<bool> here(units.size(), group == 1);
+  int64_t shard = 0, largest[2] = {0, 0};
+  const auto resident =
+      choose_resident_units(units, w.matrix_bytes, gathers(plan.layout) ? plan.layout.resident_bytes : 0);
+  std::vector<bool> here(units.size(), !gathers(plan.layout));
   for (size_t u = 0; u < units.size(); ++u) {
     shard += units[u].shard_elements * w.matrix_bytes;
     here[u] = here[u] || resident[u];
-    if (resident[u]) resident_bytes += units[u].num_elements * w.matrix_bytes;
+    if (resident[u]) plan.resident_bytes += units[u].num_elements * w.matrix_bytes;
     auto& pool = largest[static_cast<size_t>(units[u].pool)];
     if (!here[u]) pool = std::max(pool, units[u].num_elements * w.matrix_bytes);
   }
-  bytes_of(plan, TensorKind::kBaseShard) = shard + replicated_elements(spec) * w.element_bytes;
-  bytes_of(plan, TensorKind::kGathered) = resident_bytes + largest[0] + (plan.layout.prefetch + 1) * largest[1];
+  (plan.layout.cpu_offload ? plan.host_bytes : bytes_of(plan, TensorKind::kBaseShard)) = shard;
+  bytes_of(plan, TensorKind::kBaseShard) += replicated_elements(spec) * w.element_bytes;
+  bytes_of(plan, TensorKind::kGathered) = plan.resident_bytes + largest[0] + (plan.layout.prefetch + 1) * largest[1];
   const auto count = GatherSchedule::count(spec, plan.layout.prefetch, here);
   for (size_t u = 0; u < units.size(); ++u) {
     const int64_t received = (units[u].num_elements - units[u].shard_elements) * w.matrix_bytes;
@@ -96,6 +101,49 @@ int64_t activation_peak(const MemoryPlan& plan, const Workload& w) {
   const int64_t mlp_backward = again + row * (2 * v.i + 4 * v.c);
   return plan.saved_activation_bytes + std::max(head, mlp_backward);
 }
+
+int64_t library_bytes(const Workload& w, const Layout& layout) {
+  if (!w.device.is_cuda()) return 0;
+  const int communicators = (layout.world_size > 1 ? 1 : 0) + (layout.shard_group_size > 1 ? 1 : 0);
+  return kGpuLibraryBytes + communicators * kCommunicatorBytes;
+}
+
+std::vector<Layout> layouts_by_cost(const Workload& w, const LayoutWishes& wishes) {
+  using enum ActivationPolicy;
+  std::vector<int> groups = {1};
+  if (wishes.world_size > 1) groups.push_back(wishes.world_size);
+  if (wishes.shard_group_size) groups = {*wishes.shard_group_size};
+  std::vector<ActivationPolicy> policies = {kSave, kRecomputeMlp, kRecomputeBlock};
+  if (wishes.activations) policies = {*wishes.activations};
+  std::vector<Layout> layouts;
+  for (const ActivationPolicy policy : policies) {
+    for (const int group : groups) {
+      layouts.push_back({wishes.world_size, group, wishes.prefetch, wishes.resident_bytes.value_or(0), policy,
+                         wishes.cpu_offload && w.device.is_cuda()});
+    }
+  }
+  return layouts;
+}
+
+// From the budget that would fit without any buffer of the ring, a unit less each time: a pool that is wholly resident
+// has no buffers, so that the last units of it cost nothing.
+MemoryPlan with_resident_units(const Workload& w, const MemoryPlan& plan, int64_t available_bytes) {
+  Layout layout = plan.layout;
+  const int64_t buffers = plan.bytes[static_cast<size_t>(TensorKind::kGathered)];
+  layout.resident_bytes = available_bytes - needed_bytes(plan) + buffers;
+  while (layout.resident_bytes > 0) {
+    const MemoryPlan larger = plan_memory(w, layout);
+    if (needed_bytes(larger) <= available_bytes) return larger;
+    layout.resident_bytes = larger.resident_bytes - 1;
+  }
+  return plan;
+}
+
+const char* base_name(const Layout& layout) {
+  return layout.shard_group_size == 1 ? "replicate" : layout.shard_group_size == layout.world_size ? "shard" : "hybrid";
+}
+
+std::string gib(int64_t bytes) { return fmt::format("{:.1f} GiB", static_cast<double>(bytes) / 0x1p30); }
 
 std::string mib(int64_t bytes) { return fmt::format("{:>10.1f} MiB", static_cast<double>(bytes) / 0x1p20); }
 
@@ -137,41 +185,55 @@ MemoryPlan plan_memory(const Workload& w, const Layout& layout) {
       w.model.num_hidden_layers * saved_bytes_of_block(w, layout.activations, w.tokens_per_micro_batch);
   bytes_of(plan, TensorKind::kActivations) = activation_peak(plan, w);
   for (const int64_t bytes : plan.bytes) plan.total_bytes += bytes;
+  plan.overhead_bytes = library_bytes(w, layout);
   return plan;
 }
 
+int64_t needed_bytes(const MemoryPlan& plan) { return plan.total_bytes + plan.overhead_bytes; }
+
 MemoryPlan choose_layout(const Workload& w, const LayoutWishes& wishes, int64_t available_bytes) {
-  using enum ActivationPolicy;
-  std::vector<int> groups = {1, wishes.world_size};
-  if (wishes.shard_group_size) groups = {*wishes.shard_group_size};
-  std::vector<ActivationPolicy> policies = {kSave, kRecomputeMlp, kRecomputeBlock};
-  if (wishes.activations) policies = {*wishes.activations};
-  MemoryPlan smallest;
-  for (const int group : groups) {
-    for (const ActivationPolicy policy : policies) {
-      const Layout layout{wishes.world_size, group, wishes.prefetch, wishes.resident_bytes.value_or(0), policy};
-      const MemoryPlan plan = plan_memory(w, layout);
-      if (plan.total_bytes <= available_bytes) return plan;
-      if (smallest.total_bytes == 0 || plan.total_bytes < smallest.total_bytes) smallest = plan;
-    }
+  const auto fits = [&](const MemoryPlan& plan) { return needed_bytes(plan) <= available_bytes; };
+  std::vector<MemoryPlan> tried;
+  for (const Layout& layout : layouts_by_cost(w, wishes)) {
+    tried.push_back(plan_memory(w, layout));
+    if (fits(tried.back())) break;
   }
-  return smallest;
+  const auto best = fits(tried.back()) ? std::prev(tried.end()) : std::ranges::min_element(tried, {}, needed_bytes);
+  MemoryPlan plan = *best;
+  const bool resident_is_auto = w.device.is_cuda() && gathers(plan.layout) && !wishes.resident_bytes;
+  const auto slack = static_cast<int64_t>(kPlanAccuracy * static_cast<double>(available_bytes));
+  if (resident_is_auto && fits(plan)) plan = with_resident_units(w, plan, available_bytes - slack);
+  for (auto other = tried.begin(); other != tried.end(); ++other) {
+    if (other != best) plan.rejected.push_back({other->layout, needed_bytes(*other)});
+  }
+  return plan;
 }
 
 std::string describe(const MemoryPlan& plan, int64_t available_bytes) {
   const auto& l = plan.layout;
-  std::string text = fmt::format("plan: base {} over {} rank(s) of {}, activations {}, prefetch {}\n",
-                                 l.shard_group_size == 1              ? "replicate"
-                                 : l.shard_group_size == l.world_size ? "shard"
-                                                                      : "hybrid",
+  std::string text = fmt::format("plan: base {} over {} rank(s) of {}, activations {}, prefetch {}", base_name(l),
                                  l.shard_group_size, l.world_size, policy_name(l.activations), l.prefetch);
-  for (size_t k = 0; k < kNumTensorKinds; ++k) {
-    text += fmt::format("  {:<12} {}\n", tensor_kind_name(static_cast<TensorKind>(k)), mib(plan.bytes[k]));
+  if (l.cpu_offload) text += ", shards in host memory";
+  if (plan.resident_bytes > 0) text += fmt::format(", resident {}", gib(plan.resident_bytes));
+  for (const auto& [layout, needed] : plan.rejected) {
+    text += fmt::format("\n  {}, {} does not fit: needs {} of {}", base_name(layout), policy_name(layout.activations),
+                        gib(needed), gib(available_bytes));
   }
-  text += fmt::format("  {:<12} {} a rank, of {} available\n", "total", mib(plan.total_bytes), mib(available_bytes));
-  text += fmt::format("  received a micro-batch {} (the first {}), reduced a step {}", mib(plan.steady_gathered_bytes),
-                      mib(plan.first_gathered_bytes), mib(plan.reduced_bytes_per_step));
-  if (plan.total_bytes > available_bytes)
+  const auto line = [&text](std::string_view name, int64_t bytes) {
+    text += fmt::format("\n  {:<12} {}", name, mib(bytes));
+  };
+  for (size_t k = 0; k < kNumTensorKinds; ++k) line(tensor_kind_name(static_cast<TensorKind>(k)), plan.bytes[k]);
+  line("total", plan.total_bytes);
+  text += fmt::format(" a rank, of {} available", mib(available_bytes));
+  if (plan.overhead_bytes > 0) {
+    line("libraries", plan.overhead_bytes);
+    text += fmt::format(" beside it, together {}", mib(needed_bytes(plan)));
+  }
+  if (plan.host_bytes > 0) line("host memory", plan.host_bytes);
+  text +=
+      fmt::format("\n  received a micro-batch {} (the first {}), reduced a step {}", mib(plan.steady_gathered_bytes),
+                  mib(plan.first_gathered_bytes), mib(plan.reduced_bytes_per_step));
+  if (needed_bytes(plan) > available_bytes)
     text += "\n  warning: this does not fit; use more ranks, a smaller micro-batch or max_length";
   return text;
 }
@@ -200,5 +262,7 @@ int64_t available_host_bytes(int ranks_per_host) {
   }
   return int64_t{1} << 40;  // unknown: do not stand in the way
 }
+
+int64_t available_device_bytes(int64_t device_bytes) { return std::max<int64_t>(0, device_bytes - kContextBytes); }
 
 }  // namespace rankwise

@@ -15,6 +15,7 @@
 #include "trainer/frozen_model.h"
 #include "trainer/step_trace.h"
 #include "trainer/train_step.h"
+#include "trainer/weights/tensor_loader.h"
 #include "trainer/weights/tensor_memory.h"
 
 namespace rankwise {
@@ -27,6 +28,12 @@ constexpr double kLearningRate = 1e-4;
 constexpr int64_t kTracedSteps = 3;
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+int64_t driver_bytes_in_use(c10::Device device) {
+  if (!device.is_cuda()) return 0;
+  const DeviceBytes bytes = device_bytes();
+  return bytes.total - bytes.free;
+}
 
 struct NamedShape {
   const char* name;
@@ -113,6 +120,15 @@ std::string facts_of(const ModelConfig& model, const BenchmarkOptions& options, 
       options.sequence_length, policy_name(plan.layout.activations), ranks);
 }
 
+ModelConfig model_of(const BenchmarkOptions& options) {
+  return options.model.empty() ? named_shape(options.shape, options.num_layers) : read_model_config(options.model);
+}
+
+std::unique_ptr<WeightSource> weights_of(const std::optional<ModelFiles>& files) {
+  if (files) return std::make_unique<TensorLoader>(*files);
+  return std::make_unique<RandomWeights>(kSeed);
+}
+
 void require_writable(World& world, const std::filesystem::path& trace) {
   if (trace.empty()) return;
   world.agree("--trace", [&] {
@@ -148,7 +164,9 @@ ModelConfig named_shape(const std::string& name, std::optional<int64_t> num_laye
 
 BenchmarkResult run_step_benchmark(World& world, const BenchmarkOptions& options) {
   const auto start = Clock::now();
-  const ModelConfig model = named_shape(options.shape, options.num_layers);
+  const ModelConfig model = model_of(options);
+  std::optional<ModelFiles> files;
+  if (!options.model.empty()) files.emplace(options.model);
   require_writable(world, options.trace);
   const RunConfig config = config_of(options);
   const Devices devices(world, {.wish = options.parallel.device,
@@ -156,19 +174,22 @@ BenchmarkResult run_step_benchmark(World& world, const BenchmarkOptions& options
                                 .peer_copies = options.peer_copies,
                                 .deterministic = options.deterministic});
   const auto dtype = compute_dtype_of(options.dtype, devices.device());
-  const Workload workload = workload_of(config, nullptr, model, devices.device());
+  const ModelFiles* const stored = files ? &*files : nullptr;
+  const Workload workload = workload_of(config, stored, model, devices.device());
+  const int64_t driver_bytes_before = driver_bytes_in_use(devices.device());
   const MemoryPlan plan = choose_layout(workload, layout_wishes_of(options.parallel, world.size(), world.local_size()),
                                         devices.available_bytes());
   require_dividing_groups(world, plan.layout.shard_group_size);
   const auto reduction = devices.all_ranks();
-  FrozenStore store(std::make_unique<RandomWeights>(kSeed), Decoder::frozen_spec(model),
-                    devices.shard_group(plan.layout.shard_group_size),
+  const auto load_start = Clock::now();
+  FrozenStore store(weights_of(files), Decoder::frozen_spec(model), devices.shard_group(plan.layout.shard_group_size),
                     {.dtype = dtype,
-                     .matrix_dtype = matrix_dtype_of(nullptr, model, dtype, devices.device()),
+                     .matrix_dtype = matrix_dtype_of(stored, model, dtype, devices.device()),
                      .prefetch = plan.layout.prefetch,
                      .resident_bytes = plan.layout.resident_bytes,
                      .device = devices.device(),
-                     .cpu_offload = options.parallel.cpu_offload});
+                     .cpu_offload = plan.layout.cpu_offload});
+  const double load_seconds = seconds_since(load_start);
   Decoder decoder(model, store, dtype, plan.layout.activations);
   const auto groups = decoder.groups();
   Adapter adapter(workload.adapter, groups, {.compute_dtype = dtype, .device = devices.device()});
@@ -181,11 +202,14 @@ BenchmarkResult run_step_benchmark(World& world, const BenchmarkOptions& options
   TrainStep step(decoder, adapter, *adamw, *reduction, /*max_grad_norm=*/1.0);
   const Batch batch = random_batch(model, options, random64(kSeed, static_cast<uint64_t>(world.rank())));
   BenchmarkResult result = time_steps(step, store, batch, options, start);
+  result.load_seconds = load_seconds;
+  if (files) result.read_bytes = static_cast<int64_t>(files->bytes_read());
   result.planned_gathered_bytes = plan.steady_gathered_bytes;
   result.reduced_bytes_per_step = static_cast<int64_t>(adapter.gradients().nbytes());
   result.peak_bytes = tensor_memory().peak_total;
   result.planned_bytes = plan.total_bytes;
-  if (devices.device().is_cuda()) result.driver_bytes = device_bytes().total - device_bytes().free;
+  result.driver_bytes = driver_bytes_in_use(devices.device());
+  if (devices.device().is_cuda()) result.planned_driver_bytes = driver_bytes_before + needed_bytes(plan);
   result.base = plan.layout.shard_group_size == 1 ? "replicate" : "shard";
   result.activations = policy_name(plan.layout.activations);
   result.device = devices.device().str();

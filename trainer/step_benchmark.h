@@ -19,6 +19,7 @@ ModelConfig named_shape(const std::string& name, std::optional<int64_t> num_laye
 
 struct BenchmarkOptions {
   std::string shape = "8b";
+  std::filesystem::path model;        // a Hugging Face directory in place of the shape: its weights are read
   std::optional<int64_t> num_layers;  // fewer than the shape has
   int64_t lora_r = 16, lora_alpha = 32;
   int64_t micro_batch = 4, sequence_length = 2048;
@@ -33,10 +34,13 @@ struct BenchmarkResult {
   std::string base, activations, device, gather_transport;
   double tokens_per_second_per_rank = 0;
   double step_seconds = 0;           // mean of those measured
+  double load_seconds = 0;           // until the base lies where it stays; with random weights, until it is drawn
+  int64_t read_bytes = 0;            // of the model's files, by this rank
   double seconds_to_first_step = 0;  // from the call
   int64_t peak_bytes = 0;            // of this rank's tensors
   int64_t planned_bytes = 0;
-  int64_t driver_bytes = 0;           // in use on the whole device at the end
+  int64_t driver_bytes = 0;           // in use on the whole device at the end; 0 on CPUs
+  int64_t planned_driver_bytes = 0;   // what was in use before the plan, and all that it adds
   double exposed_gather_seconds = 0;  // a step, of this rank
   int64_t gathered_bytes_per_micro_batch = 0;
   int64_t planned_gathered_bytes = 0;

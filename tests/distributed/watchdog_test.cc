@@ -59,5 +59,16 @@ TEST(Watchdog, TellsFromTheSlotsWhoStopped) {
   EXPECT_EQ(watchdog.diagnosis(), "stopped: rank 0 (busy in a phase whose name is longer th, step 13)");
 }
 
+// The watchdog goes with what fails; the world is still there when the error is told.
+TEST(Watchdog, WhatTheRankDidOutlivesIt) {
+  World alone;
+  EXPECT_EQ(alone.doing(), "");
+  {
+    Watchdog watchdog(alone);
+    watchdog.beat("forward", 3);
+  }
+  EXPECT_EQ(alone.doing(), "forward, step 3");
+}
+
 }  // namespace
 }  // namespace rankwise::testing

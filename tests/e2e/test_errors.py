@@ -231,6 +231,27 @@ def test_a_second_job_in_the_same_directory_is_refused(new_run):
         assert len(run.log()) >= log
 
 
+OUT_OF_MEMORY = {
+    # What is allocated when memory ends: (what is benchmarked, what the message must advise)
+    "base_shard": (["--shape", "8b", "--layers", "1"], "set parallel.base: shard"),
+    "activations": (["--shape", "tiny", "--micro-batch", "1", "--sequence-length", 2**20], "data.max_length"),
+}
+
+
+@pytest.mark.parametrize("kind", OUT_OF_MEMORY)
+def test_out_of_memory_says_who_what_and_what_to_change(tmp_path, kind):
+    arguments, advice = OUT_OF_MEMORY[kind]
+    limited = tmp_path / "limited"
+    limited.write_text(f'#!/bin/sh\nulimit -v 1500000\nexec "{RANKWISE}" "$@"\n')
+    limited.chmod(0o755)
+    output = run(tmp_path, 2, "bench", "--device", "cpu", "--base", "replicate", *arguments, program=limited, expect=70)
+    message = (
+        rf"rank [01] of 2 on \S+: out of memory on the host while allocating {kind}: [\d.]+ MiB asked for, "
+        rf"at most [\d.]+ MiB in use so far by this process's tensors, of [\d.]+ GiB; .*{re.escape(advice)}"
+    )
+    assert re.search(message, output), output
+
+
 def wait_for_their_end(processes):
     """mpirun itself is gone a moment before those whom it killed."""
     wait_until(lambda: not any(process.alive() for process in processes), "the end of all ranks", timeout=5)

@@ -9,6 +9,7 @@
 
 #include <atomic>
 #include <climits>
+#include <exception>
 #include <optional>
 #include <utility>
 
@@ -16,6 +17,7 @@ namespace rankwise {
 namespace {
 
 thread_local TensorKind current_kind = TensorKind::kActivations;
+thread_local std::optional<TensorKind> left_by_exception;
 
 class PeakCounter {
  public:
@@ -128,6 +130,7 @@ void install_tensor_memory() {
 }
 
 void count_device_memory(c10::Device device) { counted_device = device; }
+c10::Device tensor_memory_device() { return counted_device.value_or(c10::Device(c10::kCPU)); }
 
 TensorMemory tensor_memory() {
   if (counted_device) return device_memory();
@@ -147,13 +150,18 @@ void reset_tensor_memory_peaks() {
   counters.total.reset_peak();
 }
 
-TensorScope::TensorScope(TensorKind kind) : outer_(std::exchange(current_kind, kind)) {
+std::optional<TensorKind> kind_left_by_exception() { return left_by_exception; }
+
+TensorScope::TensorScope(TensorKind kind)
+    : outer_(std::exchange(current_kind, kind)), exceptions_before_(std::uncaught_exceptions()) {
+  if (exceptions_before_ == 0) left_by_exception.reset();
   if (counted_device) device_bytes_before_ = device_bytes().current;
 }
 
 TensorScope::~TensorScope() {
   if (counted_device)
     kept_on_device[static_cast<size_t>(current_kind)] += device_bytes().current - device_bytes_before_;
+  if (std::uncaught_exceptions() > exceptions_before_ && !left_by_exception) left_by_exception = current_kind;
   current_kind = outer_;
 }
 

@@ -7,6 +7,7 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <string_view>
 
 namespace rankwise {
@@ -33,8 +34,13 @@ void install_tensor_memory();  // once, before the first tensor; later tensors a
 // From now on the figures are those of this device's tensors. A kind has what was allocated and kept while a
 // TensorScope of it lived; what is left of the total are activations.
 void count_device_memory(c10::Device device);
-TensorMemory tensor_memory();      // thread-safe
-void reset_tensor_memory_peaks();  // peaks := live
+TensorMemory tensor_memory();        // thread-safe
+c10::Device tensor_memory_device();  // whose figures they are
+void reset_tensor_memory_peaks();    // peaks := live
+
+// Where an exception left TensorScopes of this thread: the kind of the innermost, until the next scope begins. Empty:
+// it left none. So whoever caught a failed allocation knows what it was for.
+std::optional<TensorKind> kind_left_by_exception();
 
 // Tensors allocated by this thread while it lives are of `kind`. Without one they are activations.
 class TensorScope {
@@ -46,6 +52,7 @@ class TensorScope {
 
  private:
   TensorKind outer_;
+  int exceptions_before_;
   int64_t device_bytes_before_ = 0;
 };
 

@@ -1,0 +1,230 @@
+// Arithmetic against closed forms, and what choose_layout promises over many sizes: nothing here knows of a device.
+#include "trainer/memory_plan.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <string>
+#include <utility>
+
+#include "trainer/config_mapping.h"
+#include "trainer/step_benchmark.h"
+
+namespace rankwise {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::Not;
+using enum ActivationPolicy;
+
+constexpr int64_t kGib = int64_t{1} << 30;
+
+Workload workload(const std::string& shape, c10::Device device, int64_t micro_batch = 4) {
+  RunConfig config;
+  config.model.dtype = ModelSection::Dtype::kBFloat16;
+  config.train.per_device_train_batch_size = micro_batch;
+  config.data.max_length = 2048;
+  return workload_of(config, nullptr, named_shape(shape, std::nullopt), device);
+}
+
+LayoutWishes any_layout(int world_size) {
+  LayoutWishes wishes;
+  wishes.world_size = wishes.ranks_per_host = world_size;
+  return wishes;
+}
+
+LayoutWishes sharded(int world_size, ActivationPolicy policy, int prefetch = 2) {
+  LayoutWishes wishes = any_layout(world_size);
+  wishes.shard_group_size = world_size;
+  wishes.activations = policy;
+  wishes.prefetch = prefetch;
+  return wishes;
+}
+
+int64_t needed(const Workload& w, int world_size, int group, ActivationPolicy policy) {
+  return needed_bytes(plan_memory(w, {world_size, group, 2, 0, policy}));
+}
+
+// Bytes of an untied Llama's units in bfloat16; all of them divide evenly by the groups of these tests.
+struct UnitBytes {
+  int64_t block, end, num_blocks;
+
+  explicit UnitBytes(const ModelConfig& m)
+      : block(2 * m.hidden_size *
+              (2 * m.hidden_size + 2 * m.num_key_value_heads * m.head_dim + 3 * m.intermediate_size)),
+        end(2 * m.hidden_size * m.vocab_size),
+        num_blocks(m.num_hidden_layers) {}
+
+  // docs/design.md, "Bytes": what is gathered in a micro-batch where this many units are resident, ends before blocks.
+  int64_t received(int64_t ends, int64_t blocks, int group, int prefetch) const {
+    const int64_t gathered_blocks = std::max<int64_t>(0, num_blocks - blocks - (prefetch + 1));
+    return (2 * gathered_blocks * block + (ends == 0 ? 2 * end : 0)) / group * (group - 1);
+  }
+  // What a budget of the ring and these residents holds; a pool that is wholly resident has no buffer.
+  int64_t buffers(int64_t ends, int64_t blocks, int prefetch) const {
+    return ends * end + (ends < 2 ? end : 0) + blocks * block + (blocks < num_blocks ? (prefetch + 1) * block : 0);
+  }
+};
+
+struct ResidentCase {
+  const char* shape;
+  int world_size, prefetch;
+  ActivationPolicy policy;
+};
+
+class ResidentUnits : public ::testing::TestWithParam<ResidentCase> {
+ protected:
+  const Workload w_ = workload(GetParam().shape, c10::kCUDA);
+  const UnitBytes units_{w_.model};
+  const LayoutWishes wishes_ = sharded(GetParam().world_size, GetParam().policy, GetParam().prefetch);
+  const MemoryPlan none_ =
+      plan_memory(w_, {GetParam().world_size, GetParam().world_size, GetParam().prefetch, 0, GetParam().policy});
+
+  // Ends and blocks that fit, ends preferred: by trying every number of them.
+  std::pair<int64_t, int64_t> most_that_fit(int64_t left) const {
+    const int64_t without = units_.buffers(0, 0, GetParam().prefetch);
+    for (int64_t ends = 2; ends >= 0; --ends) {
+      for (int64_t blocks = units_.num_blocks; blocks >= 0; --blocks) {
+        if (units_.buffers(ends, blocks, GetParam().prefetch) - without <= left) return {ends, blocks};
+      }
+    }
+    return {};
+  }
+};
+
+TEST_P(ResidentUnits, AsManyStayAsFitAndNoMoreIsTaken) {
+  const int64_t all = units_.num_blocks * units_.block + 2 * units_.end;
+  int64_t received_before = none_.steady_gathered_bytes;
+  for (int64_t percent = 0; percent <= 110; percent += 3) {
+    const auto available = static_cast<double>(needed_bytes(none_) + all / 100 * percent) / (1 - kPlanAccuracy);
+    const int64_t usable = static_cast<int64_t>(available) - static_cast<int64_t>(available * kPlanAccuracy);
+    const int64_t left = usable - needed_bytes(none_);
+    const MemoryPlan plan = choose_layout(w_, wishes_, static_cast<int64_t>(available));
+    ASSERT_LE(needed_bytes(plan), usable) << percent;
+    const auto [ends, blocks] = most_that_fit(left);
+    EXPECT_EQ(plan.resident_bytes, ends * units_.end + blocks * units_.block) << percent;
+    EXPECT_EQ(plan.steady_gathered_bytes, units_.received(ends, blocks, GetParam().world_size, GetParam().prefetch))
+        << percent;
+    EXPECT_LE(plan.steady_gathered_bytes, received_before) << percent;
+    received_before = plan.steady_gathered_bytes;
+  }
+  EXPECT_EQ(received_before, 0) << "with room for the whole base";
+}
+
+TEST_P(ResidentUnits, StoreAndPlanChooseTheSameUnits) {
+  const MemoryPlan plan = choose_layout(w_, wishes_, needed_bytes(none_) + 7 * kGib);
+  const MemoryPlan again = plan_memory(w_, plan.layout);
+  EXPECT_GT(plan.resident_bytes, 0);
+  EXPECT_EQ(again.resident_bytes, plan.resident_bytes);
+  EXPECT_EQ(again.total_bytes, plan.total_bytes);
+}
+
+INSTANTIATE_TEST_SUITE_P(Shapes, ResidentUnits,
+                         ::testing::Values(ResidentCase{"8b", 2, 2, kSave}, ResidentCase{"8b", 4, 0, kRecomputeBlock},
+                                           ResidentCase{"70b", 2, 2, kRecomputeBlock},
+                                           ResidentCase{"70b", 8, 1, kRecomputeMlp}),
+                         [](const auto& test) {
+                           return std::string(test.param.shape) + "_over_" + std::to_string(test.param.world_size);
+                         });
+
+TEST(MemoryPlan, OffloadedShardsLieInHostMemoryAndTheRingOnTheDevice) {
+  const Workload w = workload("8b", c10::kCUDA);
+  const UnitBytes units{w.model};
+  for (const int ranks : {1, 2}) {
+    const Layout there{ranks, ranks, 2, 0, kSave, /*cpu_offload=*/true};
+    Layout here = there;
+    here.cpu_offload = false;
+    const MemoryPlan plan = plan_memory(w, there), kept = plan_memory(w, here);
+    const auto shard = static_cast<size_t>(TensorKind::kBaseShard), ring = static_cast<size_t>(TensorKind::kGathered);
+    EXPECT_EQ(plan.host_bytes, (units.num_blocks * units.block + 2 * units.end) / ranks);
+    EXPECT_EQ(plan.bytes[shard], kept.bytes[shard] - plan.host_bytes);
+    EXPECT_EQ(plan.bytes[ring], units.buffers(0, 0, 2)) << "also of a group of one";
+    EXPECT_EQ(plan.steady_gathered_bytes, kept.steady_gathered_bytes) << "of other ranks";
+    EXPECT_EQ(kept.host_bytes, 0);
+  }
+}
+
+TEST(MemoryPlan, OnlyDevicesOffload) {
+  LayoutWishes wishes;
+  wishes.cpu_offload = true;
+  EXPECT_FALSE(choose_layout(workload("8b", c10::kCPU), wishes, 200 * kGib).layout.cpu_offload);
+  EXPECT_TRUE(choose_layout(workload("8b", c10::kCUDA), wishes, 200 * kGib).layout.cpu_offload);
+}
+
+TEST(MemoryPlan, ResidencyIsLeftToTheUserOnCpusAndWhereTheUserChose) {
+  const auto wishes = sharded(2, kSave);
+  EXPECT_EQ(choose_layout(workload("8b", c10::kCPU), wishes, 1000 * kGib).resident_bytes, 0);
+  LayoutWishes none = wishes;
+  none.resident_bytes = 0;
+  EXPECT_EQ(choose_layout(workload("8b", c10::kCUDA), none, 1000 * kGib).resident_bytes, 0);
+}
+
+TEST(MemoryPlan, LibrariesCountOnGpusByCommunicator) {
+  const auto overhead = [](c10::Device device, int world_size, int group) {
+    return plan_memory(workload("8b", device), {.world_size = world_size, .shard_group_size = group}).overhead_bytes;
+  };
+  EXPECT_EQ(overhead(c10::kCPU, 8, 8), 0);
+  EXPECT_EQ(overhead(c10::kCUDA, 1, 1), kGpuLibraryBytes);
+  EXPECT_EQ(overhead(c10::kCUDA, 8, 1), kGpuLibraryBytes + kCommunicatorBytes);
+  EXPECT_EQ(overhead(c10::kCUDA, 8, 8), kGpuLibraryBytes + 2 * kCommunicatorBytes);
+}
+
+TEST(MemoryPlan, WhatFitsOnlyWithoutTheLibrariesDoesNotFit) {
+  const Workload w = workload("8b", c10::kCUDA);
+  const MemoryPlan kept = choose_layout(w, any_layout(1), 1000 * kGib);
+  ASSERT_EQ(kept.layout.activations, kSave);
+  EXPECT_EQ(choose_layout(w, any_layout(1), needed_bytes(kept)).layout.activations, kSave);
+  EXPECT_EQ(choose_layout(w, any_layout(1), needed_bytes(kept) - 1).layout.activations, kRecomputeMlp);
+}
+
+struct Arrangement {
+  int group;
+  ActivationPolicy policy;
+};
+
+// Of all that fit, by hand: the first in the order of what they cost.
+TEST(MemoryPlan, ShardingComesBeforeRecomputing) {
+  const Arrangement by_cost[] = {{1, kSave},         {4, kSave},           {1, kRecomputeMlp},
+                                 {4, kRecomputeMlp}, {1, kRecomputeBlock}, {4, kRecomputeBlock}};
+  for (const c10::Device device : {c10::Device(c10::kCPU), c10::Device(c10::kCUDA)}) {
+    const Workload w = workload("8b", device);
+    for (int64_t available = 10 * kGib; available < 80 * kGib; available += kGib) {
+      const auto expected = std::ranges::find_if(
+          by_cost, [&](const Arrangement& a) { return needed(w, 4, a.group, a.policy) <= available; });
+      if (expected == std::end(by_cost)) continue;
+      const MemoryPlan plan = choose_layout(w, any_layout(4), available);
+      EXPECT_EQ(plan.layout.shard_group_size, expected->group) << available / kGib;
+      EXPECT_EQ(plan.layout.activations, expected->policy) << available / kGib;
+      ASSERT_EQ(static_cast<std::ptrdiff_t>(plan.rejected.size()), expected - by_cost);
+      for (size_t k = 0; k < plan.rejected.size(); ++k) {
+        EXPECT_EQ(plan.rejected[k].layout.shard_group_size, by_cost[k].group);
+        EXPECT_EQ(plan.rejected[k].layout.activations, by_cost[k].policy);
+        EXPECT_GT(plan.rejected[k].needed_bytes, available);
+      }
+    }
+  }
+}
+
+TEST(MemoryPlan, WhereNothingFitsTheSmallestIsTakenAndTheOthersAreNamed) {
+  const MemoryPlan plan = choose_layout(workload("70b", c10::kCUDA), any_layout(2), kGib);
+  EXPECT_EQ(plan.layout.shard_group_size, 2);
+  EXPECT_EQ(plan.layout.activations, kRecomputeBlock);
+  EXPECT_EQ(plan.rejected.size(), 5u);
+  EXPECT_THAT(describe(plan, kGib), HasSubstr("warning: this does not fit"));
+}
+
+TEST(MemoryPlan, SaysWhyAndWhatIsHeldBesideTheTensors) {
+  const Workload w = workload("8b", c10::kCUDA);
+  const int64_t available = needed(w, 2, 2, kSave) + 3 * kGib;
+  const std::string text = describe(choose_layout(w, any_layout(2), available), available);
+  EXPECT_THAT(text,
+              ::testing::StartsWith("plan: base shard over 2 rank(s) of 2, activations save, prefetch 2, resident "));
+  EXPECT_THAT(text, ::testing::ContainsRegex("\n  replicate, save does not fit: needs [0-9.]+ GiB of [0-9.]+ GiB\n"));
+  EXPECT_THAT(text, ::testing::ContainsRegex("\n  libraries +1792.0 MiB beside it, together +[0-9.]+ MiB\n"));
+  const std::string on_cpus = describe(choose_layout(workload("8b", c10::kCPU), any_layout(1), 1000 * kGib), kGib);
+  EXPECT_THAT(on_cpus, Not(HasSubstr("libraries")));
+}
+
+}  // namespace
+}  // namespace rankwise
