@@ -15,7 +15,7 @@ double gib(int64_t bytes) { return static_cast<double>(bytes) / 0x1p30; }
 void print(const World& world, const BenchmarkOptions& options, const BenchmarkResult& result) {
   nlohmann::ordered_json json;
   json["stack"] = "rankwise";
-  json["shape"] = options.shape;
+  json["shape"] = options.model.empty() ? options.shape : options.model.string();
   json["ranks"] = world.size();
   json["device"] = result.device;
   json["base"] = result.base;
@@ -23,10 +23,13 @@ void print(const World& world, const BenchmarkOptions& options, const BenchmarkR
   json["gather_transport"] = result.gather_transport;
   json["tokens_per_second_per_gpu"] = result.tokens_per_second_per_rank;
   json["step_seconds_mean"] = result.step_seconds;
+  json["load_seconds"] = result.load_seconds;
+  json["read_bytes"] = result.read_bytes;
   json["seconds_to_first_step"] = result.seconds_to_first_step;
   json["peak_gib"] = gib(result.peak_bytes);
   json["plan_gib"] = gib(result.planned_bytes);
   json["driver_gib"] = gib(result.driver_bytes);
+  json["planned_driver_gib"] = gib(result.planned_driver_bytes);
   json["exposed_gather_ms"] = 1e3 * result.exposed_gather_seconds;
   json["gathered_bytes_per_micro_batch"] = result.gathered_bytes_per_micro_batch;
   json["planned_gathered_bytes"] = result.planned_gathered_bytes;
@@ -50,10 +53,14 @@ void add_choice(CLI::App* command, const char* name, T& value, const std::map<st
 
 void add_bench(CLI::App& app, Command& chosen) {
   auto options = std::make_shared<BenchmarkOptions>();
-  auto* command =
-      app.add_subcommand("bench", "Time training steps of a named shape with random weights; no files needed.");
+  auto* command = app.add_subcommand(
+      "bench", "Time training steps of a named shape with random weights, without files, or of a model.");
   command->add_option("--shape", options->shape, "tiny, 1b, 8b or 70b (Llama)")->capture_default_str();
-  command->add_option("--layers", options->num_layers, "instead of all of the shape's")->check(CLI::Range(1, 1000));
+  auto* layers = command->add_option("--layers", options->num_layers, "instead of all of the shape's");
+  layers->check(CLI::Range(1, 1000));
+  command->add_option("--model", options->model, "a Hugging Face directory: its shape and its weights, read and timed")
+      ->excludes("--shape")
+      ->excludes(layers);
   command->add_option("--micro-batch", options->micro_batch, "sequences")
       ->check(CLI::Range(1, 65536))
       ->capture_default_str();

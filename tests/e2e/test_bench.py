@@ -22,6 +22,15 @@ SCOPES = {
 }
 
 
+def test_a_model_s_files_are_read_and_timed(tiny, tmp_path):
+    common = [word for word in SMALL if word not in ("--shape", "tiny")]
+    printed = result(run(tmp_path, 2, *common, "--model", tiny.model, "--base", "shard"))
+    stored = sum(path.stat().st_size for path in tiny.model.glob("*.safetensors"))
+    assert stored / 2 <= printed["read_bytes"] < 0.6 * stored, "half of the matrices, and all norms"
+    assert printed["load_seconds"] > 0
+    assert printed["loss"][-1] < printed["loss"][0]
+
+
 def result(output):
     return json.loads(next(line for line in output.splitlines() if line.startswith("{")))
 

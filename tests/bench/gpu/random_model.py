@@ -1,0 +1,32 @@
+"""Writes a Llama of a named shape with random bfloat16 weights as Hugging Face does, in files of some GiB each.
+
+What `rankwise bench --model DIRECTORY` reads, to time how fast a base is loaded: random_model.py 8b DIRECTORY
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+from peft_step import SHAPES
+from transformers import LlamaConfig, LlamaForCausalLM
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("shape", choices=SHAPES)
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("--layers", type=int, help="fewer than the shape has")
+    options = parser.parse_args()
+    settings = SHAPES[options.shape]
+    if options.layers:
+        settings = settings | {"num_hidden_layers": options.layers}
+    rope = {"rope_type": "default", "rope_theta": 500000.0}
+    config = LlamaConfig(**settings, rope_parameters=rope, max_position_embeddings=131072, dtype="bfloat16")
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        torch.set_default_dtype(torch.bfloat16)
+        model = LlamaForCausalLM(config)
+    model.save_pretrained(options.directory, max_shard_size="4GB")
+
+
+if __name__ == "__main__":
+    main()
