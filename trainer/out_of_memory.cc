@@ -62,7 +62,8 @@ std::string_view change_for(std::optional<TensorKind> kind) {
   switch (*kind) {
     case TensorKind::kBaseShard:
     case TensorKind::kGathered:
-      return "set parallel.base: shard over more ranks, on GPUs parallel.cpu_offload: true, or lower parallel.resident_gib or parallel.prefetch";
+      return "set parallel.base: shard over more ranks, on GPUs parallel.cpu_offload: true, or lower "
+             "parallel.resident_gib or parallel.prefetch";
     case TensorKind::kAdapter:
     case TensorKind::kGradients:
     case TensorKind::kOptimizer:
