@@ -5,8 +5,9 @@
 #include <unistd.h>
 
 #include <new>
-#include <regex>
+#include <sstream>
 #include <string_view>
+#include <utility>
 
 #include "comms/cuda.h"
 #include "trainer/weights/tensor_memory.h"
@@ -27,12 +28,18 @@ std::string size_text(double bytes) {
 // LibTorch tells sizes in its messages alone: "ried to allocate 512.00 MiB" on GPUs, "ried to allocate 64 bytes" on
 // CPUs.
 std::optional<double> asked_bytes_of(const std::string& message) {
-  std::smatch match;
-  if (!std::regex_search(message, match, std::regex("ried to allocate ([0-9.]+) (bytes|KiB|MiB|GiB)")))
-    return std::nullopt;
-  const std::string unit = match[2];
-  const double unit_bytes = unit == "GiB" ? 0x1p30 : unit == "MiB" ? 0x1p20 : unit == "KiB" ? 0x1p10 : 1;
-  return std::stod(match[1]) * unit_bytes;
+  constexpr std::string_view kBefore = "ried to allocate ";
+  const size_t found = message.find(kBefore);
+  if (found == std::string::npos) return std::nullopt;
+  std::istringstream rest(message.substr(found + kBefore.size()));
+  double count = 0;
+  std::string unit;
+  rest >> count >> unit;
+  for (const auto& [name, bytes] :
+       {std::pair("bytes", 1.0), std::pair("KiB", 0x1p10), std::pair("MiB", 0x1p20), std::pair("GiB", 0x1p30)}) {
+    if (unit.starts_with(name)) return count * bytes;
+  }
+  return std::nullopt;
 }
 
 std::optional<Failure> failure_of(const std::exception& error) {
