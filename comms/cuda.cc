@@ -2,9 +2,11 @@
 
 #include "base/check.h"
 #include "base/shared_library.h"
+#include "comms/cuda_device.h"
 #include "comms/nccl.h"
 
 namespace rankwise {
+
 int num_cuda_devices() {
   static auto* const count = cuda_library_function<decltype(rankwise_num_cuda_devices)>("rankwise_num_cuda_devices");
   return count();

@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "base/check.h"
+#include "comms/cuda_device.h"
 #include "comms/peer_parts.h"
 #include "comms/tensor_checks.h"
 
@@ -279,23 +280,6 @@ void require_devices(Communicator& control, int devices, int local_size) {
 
 }  // namespace
 }  // namespace rankwise
-
-int rankwise_num_cuda_devices() { return c10::cuda::device_count(); }
-
-void rankwise_device_bytes(int64_t* free, int64_t* total) {
-  size_t free_bytes = 0, total_bytes = 0;
-  C10_CUDA_CHECK(cudaMemGetInfo(&free_bytes, &total_bytes));
-  *free = static_cast<int64_t>(free_bytes);
-  *total = static_cast<int64_t>(total_bytes);
-}
-
-int rankwise_pin_host_memory(void* data, size_t bytes) {
-  const cudaError_t result = cudaHostRegister(data, bytes, cudaHostRegisterPortable);
-  if (result != cudaSuccess) cudaGetLastError();  // not the next call's
-  return result;
-}
-
-int rankwise_unpin_host_memory(void* data) { return cudaHostUnregister(data); }
 
 rankwise::Communicator* rankwise_make_nccl_communicator(rankwise::Communicator* control,
                                                         const rankwise::NcclOptions* options) {

@@ -3,7 +3,6 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
-#include <ATen/ops/zeros.h>
 #include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAEvent.h>
 #include <c10/cuda/CUDAGuard.h>
@@ -29,9 +28,14 @@ struct Address {
   char handle[104] = {};
 };
 
-Address address_of(const at::Tensor& part) {
+// What can be said of every part of this process.
+Address on_this_host() {
   Address address;
   std::ifstream("/proc/sys/kernel/random/boot_id").getline(address.host, sizeof(address.host));
+  return address;
+}
+
+Address address_of(const at::Tensor& part, Address address) {
   try {
     const allocator::ShareableHandle shared = allocator::shareIpcHandle(part.data_ptr());
     if (shared.handle.size() > sizeof(address.handle)) return address;
@@ -141,8 +145,9 @@ std::optional<std::vector<std::vector<Source>>> map_all(Communicator& group, con
 std::unique_ptr<SharedParts> make_peer_parts(Communicator& group, std::vector<at::Tensor> parts, CommStats& stats) {
   const c10::Device device = parts.front().device();
   const c10::cuda::CUDAGuard guard(device);
+  const Address here = on_this_host();
   std::vector<Address> mine;
-  for (const auto& part : parts) mine.push_back(address_of(part));
+  for (const auto& part : parts) mine.push_back(address_of(part, here));
   auto sources = map_all(group, parts, exchange(group, mine, device));
   at::Tensor all_can = at::full({1}, sources ? 1 : 0, at::TensorOptions().dtype(at::kInt).device(device));
   group.all_reduce(all_can, Reduce::kMin).wait();

@@ -129,6 +129,21 @@ std::unique_ptr<WeightSource> weights_of(const std::optional<ModelFiles>& files)
   return std::make_unique<RandomWeights>(kSeed);
 }
 
+// Collective. Rank 0 alone records.
+void trace_steps(const World& world, const BenchmarkOptions& options, const std::string& facts, bool with_kernels,
+                 const std::function<void()>& steps) {
+  if (options.trace.empty()) return;
+  if (world.rank() == 0) return write_trace(options.trace, facts, with_kernels, steps);
+  steps();
+}
+
+void note_plan(BenchmarkResult& result, const MemoryPlan& plan) {
+  result.planned_gathered_bytes = plan.steady_gathered_bytes;
+  result.planned_bytes = plan.total_bytes;
+  result.base = plan.layout.shard_group_size == 1 ? "replicate" : "shard";
+  result.activations = policy_name(plan.layout.activations);
+}
+
 void require_writable(World& world, const std::filesystem::path& trace) {
   if (trace.empty()) return;
   world.agree("--trace", [&] {
@@ -204,23 +219,15 @@ BenchmarkResult run_step_benchmark(World& world, const BenchmarkOptions& options
   BenchmarkResult result = time_steps(step, store, batch, options, start);
   result.load_seconds = load_seconds;
   if (files) result.read_bytes = static_cast<int64_t>(files->bytes_read());
-  result.planned_gathered_bytes = plan.steady_gathered_bytes;
+  note_plan(result, plan);
   result.reduced_bytes_per_step = static_cast<int64_t>(adapter.gradients().nbytes());
   result.peak_bytes = tensor_memory().peak_total;
-  result.planned_bytes = plan.total_bytes;
   result.driver_bytes = driver_bytes_in_use(devices.device());
   if (devices.device().is_cuda()) result.planned_driver_bytes = driver_bytes_before + needed_bytes(plan);
-  result.base = plan.layout.shard_group_size == 1 ? "replicate" : "shard";
-  result.activations = policy_name(plan.layout.activations);
   result.device = devices.device().str();
   result.gather_transport = store.transport();
-  if (options.trace.empty()) return result;
-  const auto traced = [&] { run_steps(step, batch, kTracedSteps, result.losses); };
-  if (world.rank() == 0) {
-    write_trace(options.trace, facts_of(model, options, plan, world.size()), devices.device().is_cuda(), traced);
-  } else {
-    traced();
-  }
+  trace_steps(world, options, facts_of(model, options, plan, world.size()), devices.device().is_cuda(),
+              [&] { run_steps(step, batch, kTracedSteps, result.losses); });
   return result;
 }
 

@@ -1,0 +1,22 @@
+#include "comms/cuda_device.h"
+
+#include <c10/cuda/CUDAException.h>
+#include <c10/cuda/CUDAFunctions.h>
+#include <cuda_runtime_api.h>
+
+int rankwise_num_cuda_devices() { return c10::cuda::device_count(); }
+
+void rankwise_device_bytes(int64_t* free, int64_t* total) {
+  size_t free_bytes = 0, total_bytes = 0;
+  C10_CUDA_CHECK(cudaMemGetInfo(&free_bytes, &total_bytes));
+  *free = static_cast<int64_t>(free_bytes);
+  *total = static_cast<int64_t>(total_bytes);
+}
+
+int rankwise_pin_host_memory(void* data, size_t bytes) {
+  const cudaError_t result = cudaHostRegister(data, bytes, cudaHostRegisterPortable);
+  if (result != cudaSuccess) cudaGetLastError();  // not the next call's
+  return result;
+}
+
+int rankwise_unpin_host_memory(void* data) { return cudaHostUnregister(data); }
