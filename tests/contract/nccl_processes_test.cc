@@ -1,9 +1,9 @@
 // One process a device, as in a run: what threads of one process cannot show is that ranks read each other's memory.
 #include <ATen/ATen.h>
-#include <fmt/format.h>
 
 #include "comms/cuda.h"
 #include "tests/contract/communicator_contract.h"
+#include "tests/support/gpu_test.h"
 #include "tests/support/mpi_main.h"
 
 namespace rankwise::testing {
@@ -17,12 +17,6 @@ std::unique_ptr<Communicator> on_devices(bool peer_copies) {
                                                 .peer_copies = peer_copies});
 }
 
-std::string missing_devices() {
-  const int here = num_cuda_devices();
-  return here >= world().local_size() ? ""
-                                      : fmt::format("{} CUDA device(s) needed, {} here", world().local_size(), here);
-}
-
 Transport nccl(bool peer_copies) {
   return {"nccl", world().size(),
           [=](const auto& body) {
@@ -30,14 +24,14 @@ Transport nccl(bool peer_copies) {
             body(*communicator);
             communicator->finalize();
           },
-          missing_devices, true};
+          [] { return missing_devices(world().local_size()); }, true};
 }
 
 INSTANTIATE_TEST_SUITE_P(ReadingPeers, CommunicatorContract, ::testing::Values(nccl(true)), transport_test_name);
 INSTANTIATE_TEST_SUITE_P(OverNccl, CommunicatorContract, ::testing::Values(nccl(false)), transport_test_name);
 
 TEST(PeerParts, AreReadFromTheOtherProcessesUnlessThatIsSwitchedOff) {
-  if (const auto reason = missing_devices(); !reason.empty()) GTEST_SKIP() << reason;
+  if (const auto reason = missing_devices(world().local_size()); !reason.empty()) GTEST_SKIP() << reason;
   if (world().size() == 1) GTEST_SKIP() << "one rank has no peers";
   for (const bool peer_copies : {true, false}) {
     const auto communicator = on_devices(peer_copies);

@@ -8,15 +8,11 @@
 #include "comms/cuda.h"
 #include "tests/contract/communicator_contract.h"
 #include "tests/support/expect_error.h"
+#include "tests/support/gpu_test.h"
 #include "tests/support/thread_comm.h"
 
 namespace rankwise::testing {
 namespace {
-
-std::string missing_devices(int needed) {
-  const int here = num_cuda_devices();
-  return here >= needed ? "" : fmt::format("{} CUDA device(s) needed, {} here", needed, here);
-}
 
 void run_on_devices(int size, const std::function<void(Communicator&)>& body) {
   run_ranks(size, [&](Communicator& control) {

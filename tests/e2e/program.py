@@ -4,6 +4,7 @@ Processes are held by pidfd, so that a signal never reaches a stranger who got t
 started are ever ended. Nothing sleeps for a fixed time: everything waits for a condition, with a limit.
 """
 
+import json
 import os
 import re
 import select
@@ -91,6 +92,16 @@ def rank_of(process):
         return None
     match = re.search(rb"(?:^|\0)OMPI_COMM_WORLD_RANK=(\d+)", read_proc(process.pid, "environ"))
     return int(match[1]) if match else None
+
+
+def wait_for_their_end(processes, timeout=5):
+    """mpirun itself is gone a moment before those whom it killed."""
+    wait_until(lambda: not any(process.alive() for process in processes), "the end of all ranks", timeout=timeout)
+
+
+def printed_json(output):
+    """What a program printed as one line of JSON, among whatever else."""
+    return json.loads(next(line for line in output.splitlines() if line.startswith("{")))
 
 
 class Job:

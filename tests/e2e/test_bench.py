@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from program import run
+from program import printed_json, run
 
 SMALL = ["bench", "--shape", "tiny", "--device", "cpu", "--sequence-length", "64", "--steps", "2", "--warm-up", "1"]
 SCOPES = {
@@ -24,20 +24,16 @@ SCOPES = {
 
 def test_a_model_s_files_are_read_and_timed(tiny, tmp_path):
     common = [word for word in SMALL if word not in ("--shape", "tiny")]
-    printed = result(run(tmp_path, 2, *common, "--model", tiny.model, "--base", "shard"))
+    printed = printed_json(run(tmp_path, 2, *common, "--model", tiny.model, "--base", "shard"))
     stored = sum(path.stat().st_size for path in tiny.model.glob("*.safetensors"))
     assert stored / 2 <= printed["read_bytes"] < 0.6 * stored, "half of the matrices, and all norms"
     assert printed["load_seconds"] > 0
     assert printed["loss"][-1] < printed["loss"][0]
 
 
-def result(output):
-    return json.loads(next(line for line in output.splitlines() if line.startswith("{")))
-
-
 @pytest.mark.parametrize("ranks", [0, 2])
 def test_a_trace_names_what_a_step_does(tmp_path, ranks):
-    printed = result(run(tmp_path, ranks, *SMALL, "--trace", "of/trace.json"))
+    printed = printed_json(run(tmp_path, ranks, *SMALL, "--trace", "of/trace.json"))
     assert len(printed["loss"]) == 1 + 2 + 3
     trace = json.loads((tmp_path / "of/trace.json").read_text())
     names = [event["name"] for event in trace["traceEvents"] if event.get("cat") == "cpu_op"]
@@ -54,5 +50,5 @@ def test_a_trace_that_cannot_be_written_is_said_before_the_first_step(tmp_path):
 
 
 def test_without_a_trace_no_more_steps_are_made(tmp_path):
-    assert len(result(run(tmp_path, 0, *SMALL))["loss"]) == 1 + 2
+    assert len(printed_json(run(tmp_path, 0, *SMALL))["loss"]) == 1 + 2
     assert list(tmp_path.glob("*.json")) == []

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from program import RANKWISE, run, wait_until
+from program import RANKWISE, run, wait_for_their_end
 from runs import write_data
 
 
@@ -250,11 +250,6 @@ def test_out_of_memory_says_who_what_and_what_to_change(tmp_path, kind):
         rf"at most [\d.]+ MiB in use so far by this process's tensors, of [\d.]+ GiB; .*{re.escape(advice)}"
     )
     assert re.search(message, output), output
-
-
-def wait_for_their_end(processes):
-    """mpirun itself is gone a moment before those whom it killed."""
-    wait_until(lambda: not any(process.alive() for process in processes), "the end of all ranks", timeout=5)
 
 
 @pytest.mark.parametrize("victim", [0, 1])

@@ -19,9 +19,14 @@ def num_gpus():
     return torch.cuda.device_count()
 
 
+def too_few_gpus(ranks):
+    """Why so many ranks cannot have a GPU each; empty where they can."""
+    return f"{ranks} GPU(s) needed, {num_gpus()} here" if num_gpus() < ranks else ""
+
+
 def missing_gpus(ranks):
-    """Why so many ranks cannot run here; empty where they can."""
-    return f"{ranks} GPU(s) needed, {num_gpus()} here" if ON_GPUS and num_gpus() < ranks else ""
+    """The same, of tests that run on CPUs too: empty unless GPUs are asked for."""
+    return too_few_gpus(ranks) if ON_GPUS else ""
 
 
 def skip_without_gpus(ranks):
