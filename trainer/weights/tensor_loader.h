@@ -1,12 +1,13 @@
 // Reads ranges of a model's tensors into memory of another dtype, and looks at every byte on the way: for the
 // fingerprint of the base, and for values that are not finite. On a CUDA device, reading and hashing go beside copying
-// and converting. One thread.
+// and converting, and in several threads. Called from one thread.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -30,7 +31,15 @@ class TensorLoader final : public WeightSource {
 
  private:
   struct Staging;
+  struct Range {  // of a tensor's bytes in its file
+    const std::string& name;
+    int64_t first_byte;
+    bool counted;
+  };
   Staging& next_staging(at::Device target);
+  // Fill `out`; return what it adds to the fingerprint.
+  uint64_t read(const Range& range, std::span<std::byte> out) const;
+  uint64_t read_in_parts(const Range& range, std::span<std::byte> out) const;
 
   const ModelFiles& files_;
   std::vector<std::unique_ptr<Staging>> staging_;  // kept: between the shards, buffers of a tensor would leave holes
