@@ -13,14 +13,8 @@ FrozenModel::FrozenModel(const std::filesystem::path& model_dir, std::unique_ptr
                          const FrozenModelOptions& options)
     : config(read_model_config(model_dir)),
       files(model_dir),
-      store(files, Decoder::frozen_spec(config), std::move(shard_group),
-            {.dtype = options.dtype,
-             .matrix_dtype = matrix_dtype_of(&files, config, options.dtype, options.device),
-             .prefetch = options.prefetch,
-             .resident_bytes = options.resident_bytes,
-             .device = options.device,
-             .cpu_offload = options.cpu_offload}),
-      decoder(config, store, options.dtype, options.activations) {}
+      store(files, Decoder::frozen_spec(config), std::move(shard_group), store_options(&files, config, options)),
+      decoder(config, store, options.dtype, options.layout.activations) {}
 
 c10::ScalarType matrix_dtype_of(const ModelFiles* files, const ModelConfig& config, c10::ScalarType compute,
                                 c10::Device device) {
@@ -32,6 +26,16 @@ c10::ScalarType matrix_dtype_of(const ModelFiles* files, const ModelConfig& conf
     }
   }
   return c10::ScalarType::BFloat16;
+}
+
+FrozenStoreOptions store_options(const ModelFiles* files, const ModelConfig& config,
+                                 const FrozenModelOptions& options) {
+  return {.dtype = options.dtype,
+          .matrix_dtype = matrix_dtype_of(files, config, options.dtype, options.device),
+          .prefetch = options.layout.prefetch,
+          .resident_bytes = options.layout.resident_bytes,
+          .device = options.device,
+          .cpu_offload = options.layout.cpu_offload};
 }
 
 void check_weights(const ModelConfig& config, const ModelFiles& files, const std::filesystem::path& model_dir) {

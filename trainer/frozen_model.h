@@ -6,6 +6,7 @@
 #include "comms/world.h"
 #include "configs/run_config.h"
 #include "trainer/lora/target_matching.h"
+#include "trainer/memory_plan.h"
 #include "trainer/model/decoder.h"
 #include "trainer/weights/frozen_store.h"
 #include "trainer/weights/model_config.h"
@@ -15,11 +16,8 @@ namespace rankwise {
 
 struct FrozenModelOptions {
   c10::ScalarType dtype;
-  int prefetch = 2;
-  int64_t resident_bytes = 0;
-  ActivationPolicy activations = ActivationPolicy::kSave;
   c10::Device device = c10::kCPU;
-  bool cpu_offload = false;
+  Layout layout = {};
 };
 
 struct FrozenModel {
@@ -38,6 +36,9 @@ struct FrozenModel {
 // downloaded, config.json's word counts.
 c10::ScalarType matrix_dtype_of(const ModelFiles* files, const ModelConfig& config, c10::ScalarType compute,
                                 c10::Device device);
+
+// How the weights are kept under these options. files: as above.
+FrozenStoreOptions store_options(const ModelFiles* files, const ModelConfig& config, const FrozenModelOptions& options);
 
 // Throws what check_required_tensors throws.
 void check_weights(const ModelConfig& config, const ModelFiles& files, const std::filesystem::path& model_dir);

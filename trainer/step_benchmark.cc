@@ -109,24 +109,91 @@ BenchmarkResult time_steps(TrainStep& step, FrozenStore& store, const Batch& bat
   return result;
 }
 
+ModelConfig model_of(const BenchmarkOptions& options) {
+  return options.model.empty() ? named_shape(options.shape, options.num_layers) : read_model_config(options.model);
+}
+
+std::optional<ModelFiles> files_of(const BenchmarkOptions& options) {
+  if (options.model.empty()) return std::nullopt;
+  return std::make_optional<ModelFiles>(options.model);
+}
+
+std::unique_ptr<WeightSource> weights_of(const std::optional<ModelFiles>& files) {
+  if (files) return std::make_unique<TensorLoader>(*files);
+  return std::make_unique<RandomWeights>(kSeed);
+}
+
+AdamW optimizer_of(Adapter& adapter) {
+  const TensorScope scope(TensorKind::kOptimizer);
+  return AdamW(adapter.masters(), AdamWOptions{});
+}
+
+// What is known before any weight is there.
+struct Setting {
+  ModelConfig model;
+  std::optional<ModelFiles> files;
+  RunConfig config;
+  Devices devices;
+  c10::ScalarType dtype;
+  Workload workload;
+  int64_t driver_bytes_before;
+  MemoryPlan plan;
+
+  Setting(World& world, const BenchmarkOptions& options)
+      : model(model_of(options)),
+        files(files_of(options)),
+        config(config_of(options)),
+        devices(world, {.wish = options.parallel.device,
+                        .timeout = std::chrono::seconds(120),
+                        .peer_copies = options.peer_copies,
+                        .deterministic = options.deterministic}),
+        dtype(compute_dtype_of(options.dtype, device())),
+        workload(workload_of(config, stored(), model, device())),
+        driver_bytes_before(driver_bytes_in_use(device())),
+        plan(choose_layout(workload, layout_wishes_of(options.parallel, world.size(), world.local_size()),
+                           devices.available_bytes())) {
+    require_dividing_groups(world, plan.layout.shard_group_size);
+  }
+  c10::Device device() const { return devices.device(); }
+  const ModelFiles* stored() const { return files ? &*files : nullptr; }
+};
+
+// All that a step takes, in the order in which it is made.
+struct Training {
+  std::unique_ptr<Communicator> reduction;
+  Clock::time_point load_start = Clock::now();
+  FrozenStore store;
+  double load_seconds = seconds_since(load_start);
+  Decoder decoder;
+  std::vector<LinearGroup*> groups = decoder.groups();
+  Adapter adapter;
+  AdamW adamw;
+  TrainStep step;
+
+  explicit Training(const Setting& setting)
+      : reduction(setting.devices.all_ranks()),
+        store(weights_of(setting.files), Decoder::frozen_spec(setting.model),
+              setting.devices.shard_group(setting.plan.layout.shard_group_size),
+              store_options(setting.stored(), setting.model,
+                            {.dtype = setting.dtype, .device = setting.device(), .layout = setting.plan.layout})),
+        decoder(setting.model, store, setting.dtype, setting.plan.layout.activations),
+        adapter(setting.workload.adapter, groups, {.compute_dtype = setting.dtype, .device = setting.device()}),
+        adamw(optimizer_of(adapter)),
+        step(decoder, adapter, adamw, *reduction, /*max_grad_norm=*/1.0) {
+    adapter.initialise(LoraInit::kKaiming, kSeed);
+  }
+};
+
 // What step_profile.py needs to know of a trace.
-std::string facts_of(const ModelConfig& model, const BenchmarkOptions& options, const MemoryPlan& plan, int ranks) {
+std::string facts_of(const Setting& setting, const BenchmarkOptions& options, int ranks) {
+  const ModelConfig& model = setting.model;
   return fmt::format(
       R"({{"shape": "{}", "num_hidden_layers": {}, "hidden_size": {}, "intermediate_size": {}, )"
       R"("num_attention_heads": {}, "num_key_value_heads": {}, "head_dim": {}, "vocab_size": {}, "lora_r": {}, )"
       R"("micro_batch": {}, "sequence_length": {}, "activations": "{}", "ranks": {}}})",
       options.shape, model.num_hidden_layers, model.hidden_size, model.intermediate_size, model.num_attention_heads,
       model.num_key_value_heads, model.head_dim, model.vocab_size, options.lora_r, options.micro_batch,
-      options.sequence_length, policy_name(plan.layout.activations), ranks);
-}
-
-ModelConfig model_of(const BenchmarkOptions& options) {
-  return options.model.empty() ? named_shape(options.shape, options.num_layers) : read_model_config(options.model);
-}
-
-std::unique_ptr<WeightSource> weights_of(const std::optional<ModelFiles>& files) {
-  if (files) return std::make_unique<TensorLoader>(*files);
-  return std::make_unique<RandomWeights>(kSeed);
+      options.sequence_length, policy_name(setting.plan.layout.activations), ranks);
 }
 
 // Collective. Rank 0 alone records.
@@ -137,11 +204,22 @@ void trace_steps(const World& world, const BenchmarkOptions& options, const std:
   steps();
 }
 
-void note_plan(BenchmarkResult& result, const MemoryPlan& plan) {
-  result.planned_gathered_bytes = plan.steady_gathered_bytes;
-  result.planned_bytes = plan.total_bytes;
+void note_loading(BenchmarkResult& result, const Setting& setting, const Training& training) {
+  result.load_seconds = training.load_seconds;
+  if (setting.files) result.read_bytes = static_cast<int64_t>(setting.files->bytes_read());
+  result.device = setting.device().str();
+  result.gather_transport = training.store.transport();
+}
+
+void note_memory(BenchmarkResult& result, const Setting& setting) {
+  const MemoryPlan& plan = setting.plan;
   result.base = plan.layout.shard_group_size == 1 ? "replicate" : "shard";
   result.activations = policy_name(plan.layout.activations);
+  result.planned_gathered_bytes = plan.steady_gathered_bytes;
+  result.planned_bytes = plan.total_bytes;
+  result.peak_bytes = tensor_memory().peak_total;
+  result.driver_bytes = driver_bytes_in_use(setting.device());
+  if (setting.device().is_cuda()) result.planned_driver_bytes = setting.driver_bytes_before + needed_bytes(plan);
 }
 
 void require_writable(World& world, const std::filesystem::path& trace) {
@@ -179,55 +257,16 @@ ModelConfig named_shape(const std::string& name, std::optional<int64_t> num_laye
 
 BenchmarkResult run_step_benchmark(World& world, const BenchmarkOptions& options) {
   const auto start = Clock::now();
-  const ModelConfig model = model_of(options);
-  std::optional<ModelFiles> files;
-  if (!options.model.empty()) files.emplace(options.model);
   require_writable(world, options.trace);
-  const RunConfig config = config_of(options);
-  const Devices devices(world, {.wish = options.parallel.device,
-                                .timeout = std::chrono::seconds(120),
-                                .peer_copies = options.peer_copies,
-                                .deterministic = options.deterministic});
-  const auto dtype = compute_dtype_of(options.dtype, devices.device());
-  const ModelFiles* const stored = files ? &*files : nullptr;
-  const Workload workload = workload_of(config, stored, model, devices.device());
-  const int64_t driver_bytes_before = driver_bytes_in_use(devices.device());
-  const MemoryPlan plan = choose_layout(workload, layout_wishes_of(options.parallel, world.size(), world.local_size()),
-                                        devices.available_bytes());
-  require_dividing_groups(world, plan.layout.shard_group_size);
-  const auto reduction = devices.all_ranks();
-  const auto load_start = Clock::now();
-  FrozenStore store(weights_of(files), Decoder::frozen_spec(model), devices.shard_group(plan.layout.shard_group_size),
-                    {.dtype = dtype,
-                     .matrix_dtype = matrix_dtype_of(stored, model, dtype, devices.device()),
-                     .prefetch = plan.layout.prefetch,
-                     .resident_bytes = plan.layout.resident_bytes,
-                     .device = devices.device(),
-                     .cpu_offload = plan.layout.cpu_offload});
-  const double load_seconds = seconds_since(load_start);
-  Decoder decoder(model, store, dtype, plan.layout.activations);
-  const auto groups = decoder.groups();
-  Adapter adapter(workload.adapter, groups, {.compute_dtype = dtype, .device = devices.device()});
-  adapter.initialise(LoraInit::kKaiming, kSeed);
-  std::optional<AdamW> adamw;
-  {
-    const TensorScope scope(TensorKind::kOptimizer);
-    adamw.emplace(adapter.masters(), AdamWOptions{});
-  }
-  TrainStep step(decoder, adapter, *adamw, *reduction, /*max_grad_norm=*/1.0);
-  const Batch batch = random_batch(model, options, random64(kSeed, static_cast<uint64_t>(world.rank())));
-  BenchmarkResult result = time_steps(step, store, batch, options, start);
-  result.load_seconds = load_seconds;
-  if (files) result.read_bytes = static_cast<int64_t>(files->bytes_read());
-  note_plan(result, plan);
-  result.reduced_bytes_per_step = static_cast<int64_t>(adapter.gradients().nbytes());
-  result.peak_bytes = tensor_memory().peak_total;
-  result.driver_bytes = driver_bytes_in_use(devices.device());
-  if (devices.device().is_cuda()) result.planned_driver_bytes = driver_bytes_before + needed_bytes(plan);
-  result.device = devices.device().str();
-  result.gather_transport = store.transport();
-  trace_steps(world, options, facts_of(model, options, plan, world.size()), devices.device().is_cuda(),
-              [&] { run_steps(step, batch, kTracedSteps, result.losses); });
+  const Setting setting(world, options);
+  Training training(setting);
+  const Batch batch = random_batch(setting.model, options, random64(kSeed, static_cast<uint64_t>(world.rank())));
+  BenchmarkResult result = time_steps(training.step, training.store, batch, options, start);
+  note_loading(result, setting, training);
+  note_memory(result, setting);
+  result.reduced_bytes_per_step = static_cast<int64_t>(training.adapter.gradients().nbytes());
+  trace_steps(world, options, facts_of(setting, options, world.size()), setting.device().is_cuda(),
+              [&] { run_steps(training.step, batch, kTracedSteps, result.losses); });
   return result;
 }
 

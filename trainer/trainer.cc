@@ -97,13 +97,8 @@ void Trainer::load_model() {
   reduction_ = devices_.all_ranks();
   auto shard_group = devices_.shard_group(layout.shard_group_size);
   const auto phase = reporter_.phase(fmt::format("loading weights, 1/{} of the base a rank", layout.shard_group_size));
-  model_ = std::make_unique<FrozenModel>(config_.model.path, std::move(shard_group),
-                                         FrozenModelOptions{.dtype = dtype_,
-                                                            .prefetch = layout.prefetch,
-                                                            .resident_bytes = layout.resident_bytes,
-                                                            .activations = layout.activations,
-                                                            .device = devices_.device(),
-                                                            .cpu_offload = layout.cpu_offload});
+  const FrozenModelOptions options{.dtype = dtype_, .device = devices_.device(), .layout = layout};
+  model_ = std::make_unique<FrozenModel>(config_.model.path, std::move(shard_group), options);
   world_.require_equal("the base model", fmt::format("{:016x}", model_->store.fingerprint()));
   const auto nonfinite = world_.gather_strings(std::to_string(model_->store.nonfinite_tensors()));
   if (std::ranges::any_of(nonfinite, [](const std::string& count) { return count != "0"; })) {

@@ -99,9 +99,8 @@ int main(int argc, char** argv) {
   const TrainingText text = load_text(config.model, config.data);
   const TrainingData data = load_data(config, text, {});
   const auto dtype = compute_dtype_of(config.model.dtype, c10::kCPU);
-  FrozenModel model(
-      config.model.path, make_local_communicator(),
-      {.dtype = dtype, .activations = policy == "save" ? ActivationPolicy::kSave : ActivationPolicy::kRecomputeBlock});
+  const Layout layout{.activations = policy == "save" ? ActivationPolicy::kSave : ActivationPolicy::kRecomputeBlock};
+  FrozenModel model(config.model.path, make_local_communicator(), {.dtype = dtype, .layout = layout});
   const auto groups = model.decoder.groups();
   Adapter adapter(resolve_targets(lora_config_of(config.lora), adaptable_modules(model.config)), groups,
                   {.compute_dtype = dtype});

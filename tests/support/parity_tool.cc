@@ -29,6 +29,12 @@ ParallelSection::Device device_of(const std::string& name) {
   return name == "cuda" ? ParallelSection::Device::kCuda : ParallelSection::Device::kCpu;
 }
 
+ActivationPolicy policy_of(const std::string& name) {
+  return name == "recompute_block" ? ActivationPolicy::kRecomputeBlock
+         : name == "recompute_mlp" ? ActivationPolicy::kRecomputeMlp
+                                   : ActivationPolicy::kSave;
+}
+
 Batch batch_of(const json& samples, size_t first, size_t last) {
   Batch batch;
   batch.sample_starts.push_back(0);
@@ -85,18 +91,13 @@ void run(World& world, const json& request, const std::string& out_path) {
   const at::Device device = devices.device();
   auto group = devices.shard_group(request.value("shard_group", 1));
   auto reducer = devices.all_ranks();
+  const Layout layout{.prefetch = request.value("prefetch", 2),
+                      .resident_bytes = request.value("resident_bytes", int64_t{0}),
+                      .activations = policy_of(request.value("policy", "save")),
+                      .cpu_offload = request.value("cpu_offload", false)};
   FrozenStore store(files, Decoder::frozen_spec(config), std::move(group),
-                    {.dtype = dtype,
-                     .matrix_dtype = matrix_dtype_of(&files, config, dtype, device),
-                     .prefetch = request.value("prefetch", 2),
-                     .resident_bytes = request.value("resident_bytes", int64_t{0}),
-                     .device = device,
-                     .cpu_offload = request.value("cpu_offload", false)});
-  const std::string policy = request.value("policy", "save");
-  Decoder model(config, store, dtype,
-                policy == "recompute_block" ? ActivationPolicy::kRecomputeBlock
-                : policy == "recompute_mlp" ? ActivationPolicy::kRecomputeMlp
-                                            : ActivationPolicy::kSave);
+                    store_options(&files, config, {.dtype = dtype, .device = device, .layout = layout}));
+  Decoder model(config, store, dtype, layout.activations);
   const auto groups = model.groups();
   const auto infos = adaptable_modules(config);
   AdapterFiles adapter_files = read_adapter(request.at("adapter").get<std::string>(), infos);
