@@ -92,7 +92,7 @@ def load_peft(model_dir, adapter_dir, dtype):
 def loss_sum(model, sample, embeddings):
     logits = model(inputs_embeds=embeddings[None], use_cache=False).logits[0]
     rows = [t for t in range(len(sample["ids"]) - 1) if sample["loss"][t + 1]]
-    targets = torch.tensor([sample["ids"][t + 1] for t in rows])
+    targets = torch.tensor([sample["ids"][t + 1] for t in rows], device=logits.device)
     picked = logits[rows]
     return torch.nn.functional.cross_entropy(picked, targets, reduction="sum"), logits
 

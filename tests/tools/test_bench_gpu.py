@@ -32,7 +32,10 @@ def measured(case, round_number, speed, **more):
         (dict(tokens_per_second=1_250), "1,250 tokens/s wanted: -12.0%"),
         (dict(peak_gib=60), "60 GiB allowed: met"),
         (dict(peak_gib=58.5), "58.5 GiB allowed: +1.5 GiB"),
+        (dict(first_step_seconds=30), "30 s to the first step allowed: +1.5 s to the first step"),
+        (dict(loaded_gb_per_second=3), "3 GB/s a rank wanted: -50.0%"),  # the slower round
         (dict(share_of=(("peer", 0.95),)), "1.000 x peer, 0.95 wanted"),
+        (dict(share_of=(("peer", None),)), "1.000 x peer"),
         (dict(share_of=(("peer", 1.01),)), "1.000 x peer, 1.01 wanted: missed"),
         (dict(share_of=(("absent", 1.0),)), ""),
     ],
@@ -40,7 +43,14 @@ def measured(case, round_number, speed, **more):
 def test_a_row_says_what_was_wanted_of_it(wanted, note):
     case = Case("ours", "rankwise", 1, "", **wanted)
     # Round 2 was met by one of the two alone: it counts for the mean, not for the ratio.
-    rounds = [measured("ours", 1, 1_000), measured("peer", 1, 1_000), measured("ours", 2, 1_200)]
+    loading = [
+        dict(seconds_to_first_step=start, loaded_gb_per_second=rate) for start, rate in ((20.0, 1.5), (31.5, 4.0))
+    ]
+    rounds = [
+        measured("ours", 1, 1_000, **loading[0]),
+        measured("peer", 1, 1_000),
+        measured("ours", 2, 1_200, **loading[1]),
+    ]
     row = table([case], rounds).splitlines()[2]
     assert "| 1,000, 1,200 | 1,100 |" in row
     assert row.split("|")[-2].strip() == note
@@ -111,3 +121,19 @@ def test_the_peer_trains_a_tiny_shape(bench):
     (line,) = (bench.table.parent / "gpu.jsonl").read_text().splitlines()
     losses = json.loads(line)["result"]["loss"]
     assert len(losses) == 3 and losses[-1] < losses[0]
+
+
+def test_one_batch_goes_through_both_on_weights_from_files(bench):
+    printed = bench(
+        "--only", "parity", "--shape", "tiny", "--sequence-length", "48", "--files", bench.table.parent / "model"
+    )
+    assert printed[-1] == "round 0: parity: done"
+    (line,) = (bench.table.parent / "gpu.jsonl").read_text().splitlines()
+    results = json.loads(line)["result"]["results"]
+    assert results["PEFT float32"]["gradient_error"] == 0
+    assert results["Rankwise float32"]["gradient_error"] < 1e-5 and results["Rankwise float32"]["dx_error"] < 1e-5
+    peft_error = results["PEFT bfloat16, adapter too"]["gradient_error"]
+    assert results["Rankwise bfloat16"]["gradient_error"] < 1.5 * peft_error  # one draw, so wider than in tests/parity
+    assert peft_error > 1e-4, "PEFT did not compute in bfloat16"
+    assert len(results["Rankwise bfloat16"]["loss"]) == 3
+    assert "| Rankwise bfloat16 | " in bench.table.read_text()

@@ -5,15 +5,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Case:
-    """One row: a stack's arguments, and the least tokens/s a GPU, the most GiB and the shares of other rows wanted."""
+    """One row: a stack's arguments, and what is wanted of it. {files} stands for a directory of random_model.py."""
 
     name: str
     stack: str  # "rankwise" or "peft"
     ranks: int
     arguments: str
-    tokens_per_second: int = 0
-    peak_gib: float = 0
-    share_of: tuple = ()  # ((name of another row, least ratio to its tokens/s), ...)
+    tokens_per_second: int = 0  # a GPU, at least
+    peak_gib: float = 0  # at most
+    first_step_seconds: float = 0  # from the start of the process, at most
+    loaded_gb_per_second: float = 0  # a rank, at least
+    share_of: tuple = ()  # ((name of another row, least ratio to its tokens/s, or None), ...)
 
 
 def rankwise(name, ranks, arguments, **wanted):
@@ -28,11 +30,15 @@ def peft(name, ranks, arguments):
 CASES = [
     rankwise(
         "8b", 1, "--shape 8b --base replicate --activations save", tokens_per_second=12_800, peak_gib=64,
-        share_of=(("peft-8b-bf16", 1.0),),
+        first_step_seconds=30, share_of=(("peft-8b-bf16", 1.0),),
     ),
     peft("peft-8b-bf16", 1, "--shape 8b --adapters bfloat16"),
     peft("peft-8b-bf16-compile", 1, "--shape 8b --adapters bfloat16 --compile"),
     peft("peft-8b", 1, "--shape 8b"),
+    rankwise(
+        "8b-deterministic", 1, "--shape 8b --base replicate --activations save --deterministic", share_of=(("8b", None),)
+    ),
+    rankwise("8b-files", 1, "--model {files} --base replicate --activations save", loaded_gb_per_second=3),
     rankwise(
         "8b-recompute-mlp", 1, "--shape 8b --base replicate --activations recompute_mlp",
         share_of=(("peft-8b-bf16-checkpointing", 1.0),),
@@ -54,6 +60,7 @@ CASES = [
         "8b-shard-resident", 2, "--shape 8b --base shard --activations save --resident-gib 16",
         share_of=(("8b", 0.99), ("peft-8b-fsdp2", 1.0)),
     ),
+    rankwise("8b-shard-files", 2, "--model {files} --base shard --activations save", loaded_gb_per_second=3),
     rankwise(
         "8b-shard-recompute", 2, "--shape 8b --base shard --activations recompute_block --resident-gib 0",
         share_of=(("peft-8b-fsdp2-checkpointing", 1.0),),

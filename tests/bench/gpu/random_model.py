@@ -20,6 +20,7 @@ def main():
     settings = SHAPES[options.shape]
     if options.layers:
         settings = settings | {"num_hidden_layers": options.layers}
+    torch.manual_seed(17)
     rope = {"rope_type": "default", "rope_theta": 500000.0}
     config = LlamaConfig(**settings, rope_parameters=rope, max_position_embeddings=131072, dtype="bfloat16")
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):

@@ -1,6 +1,7 @@
 """Speed and memory of training on this machine's GPUs beside PEFT: Llama shapes with random weights.
 
-The rows of cases.py run by turns, several rounds. After every run the table goes to tests/bench/results/gpu.md, and what
+First one batch goes through both, so that the same work is compared (parity.py); then the rows of cases.py run by turns,
+several rounds. Weights that come from files are drawn into --files where that is not there yet. After every run the table goes to tests/bench/results/gpu.md, and what
 was measured to build/bench_gpu.jsonl, from which --continue goes on: what is measured on one machine belongs into one
 table. A row that fails says so, and the next one runs. With --trace, rows run once more at the end, under the profiler:
 where their steps' time goes stands below the table, and the traces lie beside the measurements as trace_<row>.json.
@@ -19,19 +20,22 @@ from pathlib import Path
 
 import step_profile
 from cases import CASES
-from table import speed, table
+from table import parity_table, speed, table
 
 ROOT = Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(ROOT / "tools"))
 from processes import started  # noqa: E402
 
-PEFT_STEP = Path(__file__).resolve().parent / "peft_step.py"
+HERE = Path(__file__).resolve().parent
+PARITY = "parity"
 BUILD = Path(os.environ.get("RANKWISE_BUILD", ROOT / "build/release"))
 
 
 def parse():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", nargs="+", metavar="NAME", choices=[case.name for case in CASES], help="rows to run")
+    parser.add_argument(
+        "--only", nargs="+", metavar="NAME", choices=[PARITY, *(case.name for case in CASES)], help="rows to run"
+    )
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--warm-up", type=int, default=5, help="steps before those, not counted")
@@ -45,6 +49,7 @@ def parse():
     parser.add_argument("--mpirun", default="mpirun")
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     parser.add_argument("--shape", help="instead of each row's own: tiny, to try this command")
+    parser.add_argument("--files", type=Path, default=ROOT / "build/bench_model", metavar="DIRECTORY")
     parser.add_argument("--sequence-length", type=int, default=2048)
     parser.add_argument("--output", type=Path, default=ROOT / "tests/bench/results/gpu.md")
     parser.add_argument("--measurements", type=Path, default=ROOT / "build/bench_gpu.jsonl")
@@ -54,14 +59,15 @@ def parse():
 def command_of(case, options):
     """Of one run; what comes last on a command line wins."""
     common = f"--micro-batch 4 --sequence-length {options.sequence_length} --steps {options.steps} --warm-up {options.warm_up}"
-    arguments = [*shlex.split(common), *shlex.split(case.arguments), "--device", options.device]
-    if options.shape:
+    own = shlex.split(case.arguments.format(files=options.files.resolve()))
+    arguments = [*shlex.split(common), *own, "--device", options.device]
+    if options.shape and "--shape" in arguments:
         arguments[arguments.index("--shape") + 1] = options.shape
     if case.stack == "rankwise":
         launcher = [options.mpirun, "--bind-to", "none", "--oversubscribe", "-np", str(case.ranks)]
         return [*launcher, options.rankwise.resolve(), "bench", *merged(arguments)]
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(case.ranks)]
-    return [sys.executable, *(torchrun if case.ranks > 1 else []), PEFT_STEP, *merged(arguments)]
+    return [sys.executable, *(torchrun if case.ranks > 1 else []), HERE / "peft_step.py", *merged(arguments)]
 
 
 def merged(arguments):
@@ -82,9 +88,29 @@ def reason(output):
     return (telling or lines or ["no output"])[-1][:200]
 
 
+def make_files(options):
+    if not (options.files / "config.json").exists():
+        print(f"random weights for {options.files}", flush=True)
+        subprocess.run([sys.executable, HERE / "random_model.py", options.shape or "8b", options.files], check=True)
+
+
+def measure_parity(options):
+    longest = min(options.sequence_length, 1024)
+    command = [sys.executable, HERE / "parity.py", options.files, "--longest", str(longest), "--device", options.device]
+    return outcome_of(command, options)
+
+
 def measure(case, options, *more):
-    """{"result": ...}, or {"failed": why}; of a run with `more` arguments."""
-    command = [*command_of(case, options), *more]
+    """Of a run with `more` arguments."""
+    outcome = outcome_of([*command_of(case, options), *more], options)
+    result = outcome.get("result", {})
+    if result.get("read_bytes"):
+        result["loaded_gb_per_second"] = result["read_bytes"] / result["load_seconds"] / 1e9
+    return outcome
+
+
+def outcome_of(command, options):
+    """{"result": the last line's JSON}, or {"failed": why}."""
     try:
         with started(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
             output, errors = process.communicate(timeout=options.limit)
@@ -128,9 +154,23 @@ def gpus():
 
 
 def commit():
-    """Of the sources; a copy without git can say it in COMMIT."""
+    """Of the sources; COMMIT says it of a copy without their git."""
+    if said := os.environ.get("COMMIT"):
+        return said
     found = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
-    return found.stdout.strip() or os.environ.get("COMMIT", "unknown")
+    return found.stdout.strip() or "unknown"
+
+
+def parity_report(measurements):
+    """Markdown: the same batch through both, if it was."""
+    for m in measurements:
+        if m["case"] == PARITY and "result" in m:
+            yield (
+                f"## The same batch through both\n\n{m['result']['tokens']:,} tokens of 4 samples, weights from the same "
+                f"files, one adapter; distances from PEFT in float32, relative.\n\n{parity_table(m['result'])}\n\n## Speed\n\n"
+            )
+        elif m["case"] == PARITY:
+            yield f"The same batch through both: failed: {m['failed']}\n\n"
 
 
 def report(measurements, options):
@@ -146,25 +186,52 @@ def report(measurements, options):
         f"{versions}. Random bfloat16 weights, LoRA r 16 on all linear layers, random tokens that are all "
         f"in the loss, AdamW; rows by turns, each run {options.steps} steps after {options.warm_up} of warm-up. Peak: the "
         f"framework's allocator, with Rankwise NCCL's buffers too; driver's: all that is in use on the GPU at the end.\n\n"
-        f"{table(CASES, measurements)}\n\n{''.join(profiles(options))}```\n{commands}\n```\n"
+        f"{''.join(parity_report(measurements))}{table(CASES, measurements)}\n\n{''.join(profiles(options))}```\n{commands}\n```\n"
     )
 
 
-def unfinished(measurements, options):
-    """Yields (round, case) of the runs that are to be made, by turns."""
+def wanted_cases(options):
     available = len(gpus()) if options.device == "cuda" else 2
-    done = {(m["round"], m["case"]) for m in measurements}
+    for case in CASES:
+        if case.ranks <= available and (not options.only or case.name in options.only):
+            yield case
+
+
+def runs(options):
+    """(round, name, what to call) of all that is to be measured, by turns."""
+    cases = list(wanted_cases(options))
+    if not options.only or PARITY in options.only:
+        yield 0, PARITY, lambda: measure_parity(options)
     for round_number in range(1, options.rounds + 1):
-        for case in CASES:
-            wanted = case.ranks <= available and (not options.only or case.name in options.only)
-            if wanted and (round_number, case.name) not in done:
-                yield round_number, case
+        for case in cases:
+            yield round_number, case.name, lambda case=case: measure(case, options)
+
+
+def unfinished(measurements, options):
+    done = {(m["round"], m["case"]) for m in measurements}
+    return [run for run in runs(options) if run[:2] not in done]
+
+
+def needs_files(runs):
+    reading = {PARITY, *(case.name for case in CASES if "{files}" in case.arguments)}
+    return any(name in reading for _, name, _ in runs)
 
 
 def measured_before(store):
     """What came to an end; what failed is tried again."""
     lines = store.read_text().splitlines() if store.exists() else []
     return [m for m in map(json.loads, lines) if "result" in m]
+
+
+def said(measurement):
+    """Of what was just measured."""
+    if "failed" in measurement:
+        outcome = measurement["failed"]
+    elif measurement["case"] == PARITY:
+        outcome = "done"
+    else:
+        outcome = f"{speed(measurement):,.0f} tokens/s"
+    return f"round {measurement['round']}: {measurement['case']}: {outcome}"
 
 
 def keep(measurements, options):
@@ -178,12 +245,13 @@ def main():
     for name in options.trace:
         trace_file(name, options).unlink(missing_ok=True)
     measurements = measured_before(options.measurements) if options.goes_on else []
-    for round_number, case in unfinished(measurements, options):
-        outcome = measure(case, options)
-        measurements.append({"case": case.name, "round": round_number, **outcome})
+    todo = unfinished(measurements, options)
+    if needs_files(todo):
+        make_files(options)
+    for round_number, name, call in todo:
+        measurements.append({"case": name, "round": round_number, **call()})
         keep(measurements, options)
-        said = f"{speed(measurements[-1]):,.0f} tokens/s" if "result" in outcome else outcome["failed"]
-        print(f"round {round_number}: {case.name}: {said}", flush=True)
+        print(said(measurements[-1]), flush=True)
     for case in CASES:
         if case.name in options.trace:
             print(f"{case.name}: {trace(case, options)}", flush=True)

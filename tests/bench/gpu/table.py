@@ -11,6 +11,8 @@ COLUMNS = {
     "peak GiB": "peak_gib",
     "planned": "plan_gib",
     "driver's": "driver_gib",
+    "first step after, s": "seconds_to_first_step",
+    "loaded GB/s a rank": "loaded_gb_per_second",
     "exposed gather, ms": "exposed_gather_ms",
     "gathered bytes a micro-batch": "gathered_bytes_per_micro_batch",
     "reduced bytes a step": "reduced_bytes_per_step",
@@ -38,19 +40,41 @@ def shared_rounds_ratio(measurements, name, other):
     return statistics.mean(by_round[0][r] / by_round[1][r] for r in common) if common else None
 
 
-def notes(case, measurements, peak):
-    """What was wanted of a row, and by how much it was missed."""
-    mean = mean_speed(measurements, case.name)
+def at_least(wanted, unit, seen):
+    missed = seen / wanted - 1
+    return f"{wanted:,g} {unit} wanted: " + ("met" if missed >= 0 else f"{missed:.1%}")
+
+
+def at_most(allowed, unit, seen):
+    over = seen - allowed
+    return f"{allowed:g} {unit} allowed: " + ("met" if over <= 0 else f"+{over:.1f} {unit}")
+
+
+def notes(case, measurements, found):
+    """What was wanted of a row, and by how much it was missed; `found`: its figures by key, the least good of each."""
     if case.tokens_per_second:
-        missed = mean / case.tokens_per_second - 1
-        yield f"{case.tokens_per_second:,} tokens/s wanted: " + ("met" if missed >= 0 else f"{missed:.1%}")
-    if case.peak_gib and peak is not None:
-        over = peak - case.peak_gib
-        yield f"{case.peak_gib:g} GiB allowed: " + ("met" if over <= 0 else f"+{over:.1f} GiB")
+        yield at_least(case.tokens_per_second, "tokens/s", mean_speed(measurements, case.name))
+    if case.peak_gib and "peak_gib" in found:
+        yield at_most(case.peak_gib, "GiB", found["peak_gib"])
+    if case.first_step_seconds and "seconds_to_first_step" in found:
+        yield at_most(case.first_step_seconds, "s to the first step", found["seconds_to_first_step"])
+    if case.loaded_gb_per_second and "loaded_gb_per_second" in found:
+        yield at_least(case.loaded_gb_per_second, "GB/s a rank", found["loaded_gb_per_second"])
     for other, least in case.share_of:
         ratio = shared_rounds_ratio(measurements, case.name, other)
         if ratio is not None:
-            yield f"{ratio:.3f} x {other}, {least:g} wanted" + ("" if ratio >= least else ": missed")
+            wanted = "" if least is None else f", {least:g} wanted" + ("" if ratio >= least else ": missed")
+            yield f"{ratio:.3f} x {other}{wanted}"
+
+
+def figures(results):
+    """By key, the least good of all rounds."""
+    found = {}
+    for key in filter(None, COLUMNS.values()):
+        values = [result[key] for result in results if result.get(key) is not None]
+        if values:
+            found[key] = min(values) if key == "loaded_gb_per_second" else max(values)
+    return found
 
 
 def text_of(value):
@@ -69,13 +93,19 @@ def cells(case, measurements):
     if not done:
         return texts | {"note": "; ".join(failures)}
     texts["mean"] = f"{mean_speed(measurements, case.name):,.0f}"
-    for column, key in COLUMNS.items():
-        values = [result[key] for result in done if result.get(key) is not None]
-        if values:
-            texts[column] = text_of(max(values))
+    found = figures(done)
+    texts |= {column: text_of(found[key]) for column, key in COLUMNS.items() if key in found}
     texts["loss"] = f"{done[-1]['loss'][0]:.3f} to {done[-1]['loss'][-1]:.3f}"
-    peaks = [result["peak_gib"] for result in done if result["peak_gib"] is not None]
-    return texts | {"note": "; ".join([*failures, *notes(case, measurements, max(peaks, default=None))])}
+    return texts | {"note": "; ".join([*failures, *notes(case, measurements, found)])}
+
+
+def parity_table(result):
+    """Markdown: what parity.py found."""
+    lines = ["| stack | loss of each step | gradient's distance | dX's |", "|---|---|---|---|"]
+    for name, found in result["results"].items():
+        loss = ", ".join(f"{value:.6f}" for value in found["loss"])
+        lines.append(f"| {name} | {loss} | {found['gradient_error']:.2e} | {found['dx_error']:.2e} |")
+    return "\n".join(lines)
 
 
 def table(cases, measurements):
