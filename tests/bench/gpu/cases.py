@@ -70,5 +70,9 @@ CASES = [
         "70b-shard", 2, "--shape 70b --base shard --activations recompute_block", tokens_per_second=1_300, peak_gib=125,
         share_of=(("peft-70b-fsdp2", 1.0),),
     ),
+    rankwise(
+        "70b-shard-offload", 2, "--shape 70b --base shard --activations recompute_block --cpu-offload",
+        tokens_per_second=1_300, peak_gib=125, share_of=(("peft-70b-fsdp2", 1.0),),
+    ),
     peft("peft-70b-fsdp2", 2, "--shape 70b --adapters bfloat16 --fsdp --checkpointing"),
 ]  # fmt: skip
