@@ -51,14 +51,15 @@ CASES = [
     peft("peft-8b-bf16-compile-checkpointing", 1, "--shape 8b --adapters bfloat16 --compile --checkpointing"),
     rankwise("1b", 1, "--shape 1b --base replicate --activations save --micro-batch 8", share_of=(("peft-1b-bf16", 1.0),)),
     peft("peft-1b-bf16", 1, "--shape 1b --adapters bfloat16 --micro-batch 8"),
+    rankwise("8b-replicate", 2, "--shape 8b --base replicate --activations save", share_of=(("8b", None),)),
     rankwise(
         "8b-shard", 2, "--shape 8b --base shard --activations save --resident-gib 0",
-        share_of=(("8b", 0.95), ("peft-8b-fsdp2", 1.0)),
+        share_of=(("8b", 0.95), ("8b-replicate", None), ("peft-8b-fsdp2", 1.0)),
     ),
     peft("peft-8b-fsdp2", 2, "--shape 8b --adapters bfloat16 --fsdp"),
     rankwise(
         "8b-shard-resident", 2, "--shape 8b --base shard --activations save --resident-gib 16",
-        share_of=(("8b", 0.99), ("peft-8b-fsdp2", 1.0)),
+        share_of=(("8b", 0.99), ("8b-replicate", None), ("peft-8b-fsdp2", 1.0)),
     ),
     rankwise("8b-shard-files", 2, "--model {files} --base shard --activations save", loaded_gb_per_second=3),
     rankwise(

@@ -50,7 +50,11 @@ def peft(model_dir, adapter_dir, samples, dtype, device, float32_adapter=True):
         device
     )
     result = train_peft(model.eval(), samples, STEPS, LEARNING_RATE)
-    return {key: value.cpu() if isinstance(value, torch.Tensor) else value for key, value in result.items()}
+    result = {key: value.cpu() if isinstance(value, torch.Tensor) else value for key, value in result.items()}
+    del model, base
+    if device == "cuda":
+        torch.cuda.empty_cache()  # Rankwise's processes want the GPU for themselves
+    return result
 
 
 def ours(directory, model_dir, adapter_dir, samples, dtype, device):

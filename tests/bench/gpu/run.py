@@ -83,7 +83,7 @@ def merged(arguments):
 
 def reason(output):
     """The line of a failed run's output that says most."""
-    lines = [line.strip() for line in output.splitlines() if re.search(r"\w", line)]
+    lines = [line.strip() for line in output.splitlines() if re.search(r"\w", line) and not line.startswith("frame #")]
     telling = [line for line in lines if re.search(r"error|out of memory|unknown|not found", line, re.IGNORECASE)]
     return (telling or lines or ["no output"])[-1][:200]
 
