@@ -121,7 +121,14 @@ def test_being_stopped_ends_the_ranks(stage, sent):
         f"demo.REPOSITORY = pathlib.Path({str(stage)!r})\nsys.exit(demo.main([]))"
     )
     environment = {**os.environ, "RANKWISE_BUILD": str(stage / "build")}
-    running = subprocess.Popen([sys.executable, "-c", code], cwd=stage, env=environment, stderr=subprocess.PIPE)
+    running = subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=stage,
+        env=environment,
+        stderr=subprocess.PIPE,
+        # A shell starts what runs in its background deaf to SIGINT, and whoever that starts is so too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     pid = stage / "pid"
     deadline = time.monotonic() + 60
     while not (pid.exists() and pid.read_text()) and time.monotonic() < deadline:

@@ -1,10 +1,11 @@
 """Speed and memory of training on this machine's GPUs beside PEFT: Llama shapes with random weights.
 
 First one batch goes through both, so that the same work is compared (parity.py); then the rows of cases.py run by turns,
-several rounds. Weights that come from files are drawn into --files where that is not there yet. After every run the table goes to tests/bench/results/gpu.md, and what
-was measured to build/bench_gpu.jsonl, from which --continue goes on: what is measured on one machine belongs into one
-table. A row that fails says so, and the next one runs. With --trace, rows run once more at the end, under the profiler:
-where their steps' time goes stands below the table, and the traces lie beside the measurements as trace_<row>.json.
+several rounds. Weights that come from files are drawn into --files where that is not there yet. After every run the
+table goes to tests/bench/results/gpu.md, and what was measured to build/bench_gpu.jsonl, from which --continue goes on:
+what is measured on one machine belongs into one table. A row that fails says so, and the next one runs. With --trace,
+rows run once more at the end, under the profiler: where their steps' time goes stands below the table, and the traces
+lie beside the measurements as trace_<row>.json.
 """
 
 import argparse
@@ -84,8 +85,10 @@ def merged(arguments):
 def reason(output):
     """The line of a failed run's output that says most."""
     lines = [line.strip() for line in output.splitlines() if re.search(r"\w", line) and not line.startswith("frame #")]
-    telling = [line for line in lines if re.search(r"error|out of memory|unknown|not found", line, re.IGNORECASE)]
-    return (telling or lines or ["no output"])[-1][:200]
+    for telling in (r"out ?of ?memory", r"error|unknown|not found", ""):
+        if found := [line for line in lines if re.search(telling, line, re.IGNORECASE)]:
+            return found[-1][:200]
+    return "no output"
 
 
 def make_files(options):
@@ -141,7 +144,7 @@ def profiles(options):
     """Markdown: where a step's time goes in each row that was traced."""
     for name in options.trace:
         if (file := trace_file(name, options)).exists():
-            yield f"## Where a step of {name} goes\n\n{step_profile.table(step_profile.read(file))}\n\n"
+            yield f"## Where a step of {name} goes\n\n{step_profile.table(step_profile.read(file), tbs=bandwidth())}\n\n"
 
 
 def gpus():
@@ -173,11 +176,22 @@ def parity_report(measurements):
             yield f"The same batch through both: failed: {m['failed']}\n\n"
 
 
+def as_typed(command, options):
+    """What somebody would type in the repository, with the programs on PATH."""
+    short = {str(options.rankwise.resolve()): "rankwise", sys.executable: "python3"}
+    return shlex.join(short.get(str(word), str(word)) for word in command).replace(f"{ROOT}/", "")
+
+
+def bandwidth():
+    """TB/s that this machine's GPUs copy (measured: H100 3.0, H200 4.2), for a profile's ideal."""
+    return 3.0 if any("H100" in gpu for gpu in gpus()) else 4.2
+
+
 def report(measurements, options):
     hardware = "; ".join(gpus()) or "no GPU"
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "transformers", "peft"))
     commands = "\n".join(
-        f"{case.name}: {shlex.join(map(str, command_of(case, options)))}".replace(f"{ROOT}/", "")
+        f"{case.name}: {as_typed(command_of(case, options), options)}"
         for case in CASES
         if any(m["case"] == case.name for m in measurements)
     )
