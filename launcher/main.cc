@@ -38,8 +38,8 @@ int run(int argc, char** argv) {
   app.require_subcommand(1);
   app.footer(kFooter);
   rankwise::Command chosen;
-  for (auto* add : {rankwise::add_train, rankwise::add_check, rankwise::add_plan, rankwise::add_prepare,
-                    rankwise::add_inspect, rankwise::add_generate, rankwise::add_bench}) {
+  for (auto* add : {rankwise::add_train, rankwise::add_launch, rankwise::add_check, rankwise::add_plan,
+                    rankwise::add_prepare, rankwise::add_inspect, rankwise::add_generate, rankwise::add_bench}) {
     add(app, chosen);
   }
   require_known_command(app, argc, argv);

@@ -32,5 +32,6 @@ void add_prepare(CLI::App& app, Command& chosen);
 void add_inspect(CLI::App& app, Command& chosen);
 void add_generate(CLI::App& app, Command& chosen);
 void add_bench(CLI::App& app, Command& chosen);
+void add_launch(CLI::App& app, Command& chosen);
 
 }  // namespace rankwise

@@ -1,0 +1,63 @@
+// Runs a program as the first process of a container must, and as mpirun wants to be run: in a process group of its
+// own, so that a Ctrl-C reaches us alone; asked to stop gently before it is told to; its orphans reaped and ended.
+//
+// Why not mpirun itself: on SIGTERM Open MPI leaves its ranks a second, whatever time the host grants. SIGUSR1 it
+// passes on, and a rank that gets it finishes its step, saves and leaves with 75.
+#pragma once
+
+#include <sys/types.h>
+
+#include <chrono>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "base/unique_handle.h"
+
+namespace rankwise {
+
+struct StopPolicy {
+  // At the first SIGTERM, SIGINT, SIGHUP or SIGUSR1: asks the program, or whom it works for, to stop.
+  std::function<void(pid_t program)> ask;
+  // Where the program does not end by itself after that: true once it may be ended. Null: it does.
+  std::function<bool()> may_end;
+  // From the first signal on; SIGTERM follows 10 s before, SIGKILL 2 s before it is over. 0: no end.
+  std::chrono::seconds grace{0};
+};
+
+struct Outcome {
+  int code = 0;                 // of the program; 128 + the signal that ended it
+  bool stop_requested = false;  // we were signalled
+  std::string last_error;       // the last line of its stderr that names an error; else its last one
+};
+
+// One at a time, in a process without other threads: SIGTERM, SIGINT, SIGHUP, SIGUSR1 and SIGCHLD stay blocked while
+// it lives, and children of ended children become ours.
+class Supervisor {
+ public:
+  Supervisor();
+  ~Supervisor();
+  Supervisor(const Supervisor&) = delete;
+  Supervisor& operator=(const Supervisor&) = delete;
+
+  // Starts `command` (found in PATH) with stdin from /dev/null, its stderr passed on to ours, and waits for its end and
+  // that of all that it left behind. A second signal sends SIGTERM at once. Throws throw_errno's error where it cannot
+  // be started.
+  Outcome run(const std::vector<std::string>& command, const StopPolicy& policy);
+
+  // Waits; true as soon as a signal asked us to stop, also one that came before.
+  bool stopped_within(std::chrono::milliseconds time);
+
+ private:
+  struct Child;
+  void watch(Child& child, const StopPolicy& policy);
+  void take_signals(Child* child, const StopPolicy* policy);
+  void keep_deadlines(Child& child, const StopPolicy& policy) const;
+  void reap(Child* child);
+  void end_leftovers();
+
+  UniqueFd signals_;
+  bool stop_requested_ = false;
+};
+
+}  // namespace rankwise

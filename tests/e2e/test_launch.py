@@ -1,0 +1,168 @@
+"""`rankwise launch`: ranks started, asked to stop, started again, and given up for good."""
+
+import json
+import os
+import signal
+import socket
+
+import pytest
+
+from program import BUILD, Job, children_of, rank_of, wait_for_their_end, wait_until
+from runs import Run, write_data
+
+LONG = dict(max_steps=24, save_steps=8)
+
+
+class Launch(Job):
+    """`rankwise launch`, mpirun below it, and below that the ranks."""
+
+    def __init__(self, run, *options, np=2, **more):
+        launch = ["launch", *(["--np", np] if np else []), *options, "train", run.config]
+        super().__init__(run.directory, 0, *launch, **more)
+
+    def rank_processes(self, count=2):
+        def all_ranks():
+            found = {rank_of(rank): rank for mpirun in children_of(self.popen.pid) for rank in children_of(mpirun.pid)}
+            found.pop(None, None)
+            return len(found) == count and [found[rank] for rank in sorted(found)]
+
+        return self.wait_for(all_ranks, "all ranks run")
+
+    def kill_tree(self):
+        ours = children_of(self.popen.pid)
+        everybody = [*ours, *(rank for mpirun in ours for rank in children_of(mpirun.pid))]
+        if self.running():
+            self.main.kill()
+        for process in everybody:
+            process.kill()
+        self.popen.wait()
+
+
+def finish(run, *options, expect=0, **more):
+    with Launch(run, *options, **more) as job:
+        code = job.wait()
+        assert code == expect, f"exit code {code}, expected {expect}:\n{job.output()}"
+        return job.output()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tiny, tmp_path_factory):
+    run = Run(tmp_path_factory.mktemp("undisturbed"), tiny.settings(train=LONG))
+    output = finish(run)
+    assert "mpirun " in output and "-np 2 --bind-to none" in output, "what is started is said"
+    assert "comms.expected_world_size=2" in output
+    return run
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_run_is_saved_and_goes_on(new_run, undisturbed, number):
+    run = new_run(train=LONG)
+    with Launch(run) as job:
+        ranks = job.rank_processes()
+        job.wait_for(lambda: run.last_step() >= 3, "step 3")
+        job.main.send(number)
+        assert job.wait() == 75, job.output()
+        wait_for_their_end(ranks)
+    assert run.checkpoints() == [run.last_step()]
+    assert f"continuing behind step {run.last_step()}" in finish(run)
+    assert run.state_hashes() == undisturbed.state_hashes()
+
+
+def test_a_run_whose_rank_is_killed_starts_again_by_itself(new_run, undisturbed):
+    run = new_run(train=LONG)
+    with Launch(run) as job:
+        ranks = job.rank_processes()
+        job.wait_for(lambda: run.last_step() >= 9, "step 9")
+        ranks[1].kill()
+        assert job.wait() == 0, job.output()
+        assert "start 2 of 4 in 1 s" in job.output()
+    assert run.state_hashes() == undisturbed.state_hashes()
+
+
+def test_restarts_have_a_limit(new_run):
+    run = new_run(train=LONG)
+    with Launch(run, "--restarts", 0, "--termination-log", run.directory / "reason") as job:
+        (run.directory / "reason").touch()
+        ranks = job.rank_processes()
+        job.wait_for(lambda: run.last_step() >= 3, "step 3")
+        ranks[0].kill()
+        assert job.wait() == 137, job.output()
+    assert (run.directory / "reason").read_text().startswith("exit code 137: ")
+
+
+def test_as_the_first_process_of_a_container(new_run, undisturbed):
+    """Process 1 gets no signal that it does not handle, and every orphan."""
+    if os.geteuid() != 0:
+        pytest.skip("a namespace of processes wants root here")
+    run = new_run(train=LONG)
+    # The program itself is process 1: exec keeps the number that unshare's child has.
+    arguments = ["--pid", "--fork", "--kill-child", "--mount-proc", BUILD / "rankwise", "launch", "--np", "2", "train"]
+    with Job(run.directory, 0, *arguments, run.config, program="unshare") as job:
+        (first,) = job.wait_for(lambda: children_of(job.popen.pid), "process 1")
+        job.wait_for(lambda: run.last_step() >= 3, "step 3")
+        first.send(signal.SIGTERM)
+        assert job.wait() == 75, job.output()
+    finish(run)
+    assert run.state_hashes() == undisturbed.state_hashes()
+
+
+def test_what_no_other_start_can_help_is_tried_once(new_run, tiny, tmp_path):
+    data = tmp_path / "train.jsonl"
+    data.write_text('{"messages": 1}\n')
+    run = new_run(data=dict(train=[{"path": str(data), "format": "messages"}]))
+    assert "FAILED_PERMANENT" in finish(run, expect=65)
+    marker = json.loads((run.output / "FAILED_PERMANENT").read_text())
+    assert marker["exit_code"] == 65 and "train.jsonl:1" in marker["error"]
+    again = finish(run, expect=65)
+    assert "mpirun" not in again, "it was started again"
+    assert "train.jsonl:1" in again and "FAILED_PERMANENT" in again
+    # Another configuration is another run.
+    write_data(data, 48, 1)
+    run.settings["train"]["max_steps"] = 4
+    finish(Run(run.directory, run.settings))
+    assert not (run.output / "FAILED_PERMANENT").exists()
+
+
+def test_a_bad_configuration_starts_nobody(new_run):
+    run = new_run(train=dict(learning_rat=1))
+    output = finish(run, expect=78)
+    assert "learning_rate" in output and "mpirun" not in output
+
+
+def test_the_number_of_ranks_must_be_known(new_run):
+    assert "--np" in finish(new_run(), np=0, expect=64, environment={"CUDA_VISIBLE_DEVICES": ""})
+
+
+def test_a_host_that_does_not_come_is_named(new_run):
+    run = new_run()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and not listened on
+        port = taken.getsockname()[1]
+        (run.directory / "hostfile").write_text("127.0.0.1 slots=2\n")
+        hosts = ["--hostfile", run.directory / "hostfile", "--ssh-port", port, "--start-timeout", 0]
+        output = finish(run, *hosts, np=0, expect=69)
+    assert f"port {port}" in output and "127.0.0.1: Connection refused" in output
+
+
+def test_a_worker_that_is_told_to_end_lets_its_ranks_save(new_run, undisturbed):
+    """A worker's ranks belong to its sshd, and mpirun is elsewhere: here two jobs beside each other."""
+    run = new_run(train=LONG)
+    worker_command = ["launch", "--worker", "--", "sleep", "1000"]
+    with Job(run.directory, 0, *worker_command) as worker, run.start(2) as training:
+        worker.wait_for(lambda: children_of(worker.popen.pid), "sshd's stand-in")
+        training.wait_for(lambda: run.last_step() >= 3, "step 3")
+        worker.main.send(signal.SIGTERM)
+        assert training.wait() == 75, training.output()
+        assert worker.wait() == 0, worker.output()
+    run.train(2)
+    assert run.state_hashes() == undisturbed.state_hashes()
+
+
+def test_a_launcher_that_is_killed_takes_all_with_it(new_run):
+    run = new_run(train=LONG | dict(max_steps=5000))
+    with Launch(run) as job:
+        ranks = job.rank_processes()
+        job.wait_for(lambda: run.last_step() >= 1, "step 1")
+        job.main.kill()
+        wait_for_their_end(ranks, timeout=30)
+        wait_until(lambda: not children_of(job.popen.pid), "mpirun's end")

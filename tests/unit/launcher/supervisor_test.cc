@@ -1,0 +1,97 @@
+#include "launcher/supervisor.h"
+
+#include <gtest/gtest.h>
+
+#include <csignal>
+#include <filesystem>
+#include <fstream>
+
+#include "tests/support/expect_error.h"
+#include "tests/support/scratch_directory.h"
+
+namespace rankwise {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+const StopPolicy kAskByUsr1{.ask = [](pid_t program) { ::kill(program, SIGUSR1); }, .may_end = nullptr};
+
+Outcome run_shell(const std::string& script, const StopPolicy& policy = kAskByUsr1) {
+  return Supervisor().run({"sh", "-c", script}, policy);
+}
+
+TEST(Supervisor, PassesTheExitCodeOn) {
+  EXPECT_EQ(run_shell("exit 0").code, 0);
+  EXPECT_EQ(run_shell("exit 75").code, 75);
+  EXPECT_EQ(run_shell("kill -9 $$").code, 137);
+  EXPECT_FALSE(run_shell("exit 3").stop_requested);
+}
+
+TEST(Supervisor, KeepsTheLineThatNamesTheError) {
+  EXPECT_EQ(run_shell("echo 'x.jsonl:3: error: no' >&2; echo '-----' >&2; echo bye >&2; exit 65").last_error,
+            "x.jsonl:3: error: no");
+  EXPECT_EQ(run_shell("echo one >&2; printf two >&2; exit 1").last_error, "two");
+  EXPECT_EQ(run_shell("exit 1").last_error, "");
+}
+
+TEST(Supervisor, WhatCannotBeStartedIsSaid) {
+  EXPECT_ERROR((Supervisor().run({"/nowhere/mpirun"}, kAskByUsr1)), IoError, "start /nowhere/mpirun");
+}
+
+// The script signals its parent, us, once its traps are set: no race and no sleep.
+TEST(Supervisor, TheFirstSignalAsksTheProgram) {
+  for (const char* signal : {"TERM", "INT", "HUP", "USR1"}) {
+    const Outcome outcome =
+        run_shell(std::string("trap 'exit 75' USR1; kill -") + signal + " $PPID; while :; do sleep 0.1; done");
+    EXPECT_EQ(outcome.code, 75) << signal;
+    EXPECT_TRUE(outcome.stop_requested) << signal;
+  }
+}
+
+TEST(Supervisor, TheSecondSignalEndsIt) {
+  const Outcome outcome =
+      run_shell("trap 'kill -INT $PPID' USR1; trap 'exit 9' TERM; kill -INT $PPID; while :; do sleep 0.1; done");
+  EXPECT_EQ(outcome.code, 9);
+}
+
+TEST(Supervisor, GraceEnds) {
+  StopPolicy policy = kAskByUsr1;
+  policy.grace = seconds(10);  // SIGTERM at once, SIGKILL after 8 s
+  EXPECT_EQ(run_shell("trap '' USR1; trap 'exit 9' TERM; kill -INT $PPID; while :; do sleep 0.1; done", policy).code,
+            9);
+  policy.grace = seconds(2);  // both at once
+  EXPECT_EQ(run_shell("trap '' USR1 TERM; kill -INT $PPID; while :; do sleep 0.1; done", policy).code, 137);
+}
+
+TEST(Supervisor, EndsAProgramThatServesOthersWhenTheyAreDone) {
+  bool asked = false;
+  const StopPolicy policy{.ask = [&](pid_t) { asked = true; }, .may_end = [&] { return asked; }};
+  EXPECT_EQ(run_shell("trap 'exit 9' TERM; kill -TERM $PPID; while :; do sleep 0.1; done", policy).code, 9);
+}
+
+TEST(Supervisor, LeavesNobodyBehind) {
+  const testing::ScratchDirectory scratch;
+  const auto file = scratch.path() / "pid";
+  run_shell("setsid sh -c 'echo $$ >" + file.native() + "; exec sleep 1000' & while [ ! -s " + file.native() +
+            " ]; do sleep 0.05; done; exit 0");
+  pid_t pid = 0;
+  std::ifstream(file) >> pid;
+  ASSERT_GT(pid, 0);
+  EXPECT_EQ(::kill(pid, 0), -1) << "process " << pid << " is still there";
+}
+
+TEST(Supervisor, APauseEndsWithASignal) {
+  Supervisor supervisor;
+  EXPECT_FALSE(supervisor.stopped_within(milliseconds(1)));
+  ::kill(::getpid(), SIGTERM);
+  EXPECT_TRUE(supervisor.stopped_within(seconds(100)));
+  EXPECT_TRUE(supervisor.stopped_within(milliseconds(0)));
+}
+
+TEST(Supervisor, TheProgramIsOutOfTheReachOfTheTerminal) {
+  EXPECT_EQ(run_shell("[ \"$(ps -o pgid= -p $$ | tr -d ' ')\" = $$ ] || exit 1; read x && exit 2; exit 0").code, 0);
+}
+
+}  // namespace
+}  // namespace rankwise
