@@ -25,7 +25,7 @@ endif()
 function(_rankwise_torch target)
   target_link_libraries(${target} PRIVATE Torch::torch)
   if(NOT TARGET rankwise_pch)
-    file(WRITE ${CMAKE_BINARY_DIR}/pch_anchor.cc "")
+    file(CONFIGURE OUTPUT ${CMAKE_BINARY_DIR}/pch_anchor.cc CONTENT "")  # an equal file stays as old as it is
     add_library(rankwise_pch OBJECT ${CMAKE_BINARY_DIR}/pch_anchor.cc)
     target_link_libraries(rankwise_pch PRIVATE rankwise_flags Torch::torch)
     # The order matters: custom_function.h first.

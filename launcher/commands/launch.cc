@@ -229,11 +229,11 @@ void add_launch(CLI::App& app, Command& chosen) {
   command->prefix_command();
   command->footer(
       "Example: rankwise launch --np 2 train configs/recipes/smollm2_devil.yaml\n"
-      "         rankwise launch --worker --grace 180 -- /usr/sbin/sshd -De -f sshd_config");
+      "         rankwise launch --worker --grace 180 /usr/sbin/sshd -De -f sshd_config");
   command->callback([=, &chosen] {
     options->program = command->remaining();
-    if (!options->program.empty() && options->program.front() == "--") options->program.erase(options->program.begin());
     if (options->program.empty()) throw CLI::RequiredError("what to run: a command of rankwise, or sshd with --worker");
+    if (options->program.front().starts_with("-")) throw CLI::ExtrasError({options->program.front()});
     chosen = [options] { return launch(*options); };
   });
 }

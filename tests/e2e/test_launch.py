@@ -133,6 +133,10 @@ def test_the_number_of_ranks_must_be_known(new_run):
     assert "--np" in finish(new_run(), np=0, expect=64, environment={"CUDA_VISIBLE_DEVICES": ""})
 
 
+def test_its_own_options_stand_before_the_command(new_run):
+    assert "--npp" in finish(new_run(), "--npp", 2, np=0, expect=64)
+
+
 def test_a_host_that_does_not_come_is_named(new_run):
     run = new_run()
     with socket.socket() as taken:
@@ -147,7 +151,7 @@ def test_a_host_that_does_not_come_is_named(new_run):
 def test_a_worker_that_is_told_to_end_lets_its_ranks_save(new_run, undisturbed):
     """A worker's ranks belong to its sshd, and mpirun is elsewhere: here two jobs beside each other."""
     run = new_run(train=LONG)
-    worker_command = ["launch", "--worker", "--", "sleep", "1000"]
+    worker_command = ["launch", "--worker", "sleep", "1000"]
     with Job(run.directory, 0, *worker_command) as worker, run.start(2) as training:
         worker.wait_for(lambda: children_of(worker.popen.pid), "sshd's stand-in")
         training.wait_for(lambda: run.last_step() >= 3, "step 3")
