@@ -36,7 +36,7 @@ TEST(Supervisor, KeepsTheLineThatNamesTheError) {
 }
 
 TEST(Supervisor, WhatCannotBeStartedIsSaid) {
-  EXPECT_ERROR((Supervisor().run({"/nowhere/mpirun"}, kAskByUsr1)), IoError, "start /nowhere/mpirun");
+  EXPECT_ERROR((Supervisor().run({"/nowhere/mpirun"}, kAskByUsr1)), Error, "start /nowhere/mpirun");
 }
 
 // The script signals its parent, us, once its traps are set: no race and no sleep.
