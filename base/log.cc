@@ -4,7 +4,9 @@
 #include <spdlog/sinks/stdout_color_sinks.h>
 
 #include <memory>
+#include <mutex>
 #include <string>
+#include <utility>
 
 namespace rankwise {
 namespace {
@@ -39,6 +41,16 @@ spdlog::logger& logger() {
   return *instance;
 }
 
+struct Listener {
+  std::mutex mutex;
+  std::function<void(std::string_view)> hear;
+};
+
+Listener& listener() {  // never destroyed, as above
+  static auto* const instance = new Listener;
+  return *instance;
+}
+
 }  // namespace
 
 void init_log(int rank, LogLevel level) {
@@ -48,6 +60,14 @@ void init_log(int rank, LogLevel level) {
 
 void log_message(LogLevel level, std::string_view message) {
   logger().log(level_of(level), spdlog::string_view_t(message.data(), message.size()));
+  if (!logger().should_log(level_of(level))) return;
+  const std::lock_guard lock(listener().mutex);
+  if (listener().hear) listener().hear(fmt::format("{}: {}", spdlog::level::to_string_view(level_of(level)), message));
+}
+
+void set_log_listener(std::function<void(std::string_view line)> hear) {
+  const std::lock_guard lock(listener().mutex);
+  listener().hear = std::move(hear);
 }
 
 }  // namespace rankwise

@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 
+#include <functional>
 #include <string_view>
 
 namespace rankwise {
@@ -13,6 +14,10 @@ enum class LogLevel { kDebug, kInfo, kWarning, kError };
 // rank < 0: a program without ranks. Call once from main before any thread starts.
 void init_log(int rank, LogLevel level);
 void log_message(LogLevel level, std::string_view message);
+
+// Every message that is shown goes to `listener` too, as "warning: ...", one at a time, from the thread that logs. It
+// must not log itself. Empty: to nobody any more; when this returns, nobody is inside the one from before.
+void set_log_listener(std::function<void(std::string_view line)> listener);
 
 template <typename... Args>
 void log_info(fmt::format_string<Args...> format, Args&&... args) {

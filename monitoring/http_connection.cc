@@ -35,9 +35,10 @@ std::string_view reason(int status) {
 }
 
 std::string serialize(const HttpResponse& response, bool with_body) {
-  return fmt::format("HTTP/1.1 {} {}\r\nContent-Type: {}\r\nContent-Length: {}\r\n{}Connection: close\r\n\r\n{}",
+  return fmt::format("HTTP/1.1 {} {}\r\nContent-Type: {}\r\nContent-Length: {}\r\n{}{}Connection: close\r\n\r\n{}",
                      response.status, reason(response.status), response.content_type, response.body.size(),
-                     response.status == 405 ? "Allow: GET, HEAD\r\n" : "", with_body ? response.body : "");
+                     response.headers, response.status == 405 ? "Allow: GET, HEAD\r\n" : "",
+                     with_body ? response.body : "");
 }
 
 // Takes the text up to the first `separator` off the front of `rest`.

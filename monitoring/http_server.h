@@ -1,4 +1,5 @@
-// A small HTTP/1.x server for pages of a few kilobytes that are always at hand: one thread, no thread a client.
+// A small HTTP/1.x server for pages of up to some hundred kilobytes that are always at hand: one thread, no thread a
+// client.
 //
 // A training process must answer a scrape whatever other clients do, and must not pay for them. So each connection has
 // one second to send its request and one to take the answer, however slowly it drips (a limit on each read, as general
@@ -25,6 +26,7 @@ struct ListenError : ConfigError {
 struct HttpResponse {
   int status = 200;
   std::string content_type = "text/plain; charset=utf-8";
+  std::string headers = {};  // further ones, whole lines: "Cache-Control: no-store\r\n"
   std::string body;
 };
 

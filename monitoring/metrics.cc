@@ -31,10 +31,10 @@ constexpr std::array kTransports = {"mpi", "nccl", "peer"};
 constexpr std::array kMemoryKinds = {"base_shard",  "gathered",  "adapter",  "gradients", "optimizer",
                                      "activations", "allocator", "reserved", "process"};
 constexpr std::array kSkipReasons = {"too_long", "no_target"};
-static_assert(kPhases.size() == static_cast<size_t>(Phase::kEval) + 1);
+static_assert(kPhases.size() == kNumPhases);
 static_assert(kOps.size() == static_cast<size_t>(CommOp::kAllGather) + 1);
 static_assert(kTransports.size() == static_cast<size_t>(Transport::kPeer) + 1);
-static_assert(kMemoryKinds.size() == static_cast<size_t>(MemoryKind::kProcess) + 1);
+static_assert(kMemoryKinds.size() == kNumMemoryKinds);
 static_assert(kSkipReasons.size() == static_cast<size_t>(SkipReason::kNoTarget) + 1);
 
 constexpr double kUnknown = std::numeric_limits<double>::quiet_NaN();
@@ -164,6 +164,9 @@ struct Metrics::Impl {
       build.gauges("rankwise_memory_peak_bytes", "Highest memory in use so far by kind", "kind", kMemoryKinds, by_rank);
 };
 
+const char* name_of(Phase phase) { return kPhases[index(phase)]; }
+const char* name_of(MemoryKind kind) { return kMemoryKinds[index(kind)]; }
+
 Metrics::Metrics(const Options& options) : impl_(std::make_unique<Impl>(options)) {}
 Metrics::~Metrics() = default;
 
@@ -226,6 +229,13 @@ void Metrics::set_memory(MemoryKind kind, int64_t current_bytes, int64_t peak_by
 void Metrics::set_process_memory() {
   const ProcessMemory memory = process_memory();
   set_memory(MemoryKind::kProcess, memory.resident_bytes, memory.peak_resident_bytes);
+}
+
+double Metrics::phase_seconds(Phase phase) const { return impl_->phase_seconds[index(phase)]->Value(); }
+
+MemoryUse Metrics::memory(MemoryKind kind) const {
+  return {.live_bytes = static_cast<int64_t>(impl_->memory[index(kind)]->Value()),
+          .peak_bytes = static_cast<int64_t>(impl_->memory_peak[index(kind)]->Value())};
 }
 
 std::string Metrics::text() const {

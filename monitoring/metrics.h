@@ -9,6 +9,7 @@
 #pragma once
 
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -32,6 +33,16 @@ enum class MemoryKind {
   kProcess,      // resident set of the process
 };
 enum class SkipReason { kTooLong, kNoTarget };
+
+inline constexpr size_t kNumPhases = static_cast<size_t>(Phase::kEval) + 1;
+inline constexpr size_t kNumMemoryKinds = static_cast<size_t>(MemoryKind::kProcess) + 1;
+const char* name_of(Phase phase);      // as the label has it: "data"
+const char* name_of(MemoryKind kind);  // "base_shard"
+
+struct MemoryUse {
+  int64_t live_bytes = 0;
+  int64_t peak_bytes = 0;
+};
 
 class ScopedPhase;
 
@@ -65,6 +76,9 @@ class Metrics {
   void add_skipped_samples(SkipReason reason, int64_t count);
   void set_memory(MemoryKind kind, int64_t current_bytes, int64_t peak_bytes);
   void set_process_memory();  // kProcess, as the kernel counts it
+
+  double phase_seconds(Phase phase) const;
+  MemoryUse memory(MemoryKind kind) const;
 
   // Everything, in the text format 0.0.4, families and series in a fixed order.
   std::string text() const;

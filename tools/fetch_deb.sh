@@ -4,10 +4,12 @@ set -euo pipefail
 
 usage() {
   cat <<'TEXT'
-usage: tools/fetch_deb.sh NAME...
+usage: tools/fetch_deb.sh [--with-dependencies] NAME...
 
 Unpacks each package into .deps/NAME; a package that is there already is left alone.
-Dependencies are not followed: use it for data and for programs that stand alone.
+Dependencies are not followed, which does for data and for programs that stand alone.
+
+  --with-dependencies   into the same folder also what this system lacks of the packages that NAME depends on
 
 example: tools/fetch_deb.sh dict-devil prometheus     -> .deps/prometheus/usr/bin/promtool
 TEXT
@@ -18,9 +20,12 @@ fail() {
   exit 1
 }
 
+# NAME and, of its dependencies, those that an installation would bring.
+missing_for() { apt-get -q -s --no-install-recommends install "$1" | sed -n 's/^Inst \([^ ]*\).*/\1/p'; }
+
 # A folder appears under its final name only when it is complete.
 fetch() {
-  local name=$1 work=$DEPS/.$1.$$
+  local name=$1 work=$DEPS/.$1.$$ packages=("$1") package
   [[ $name =~ ^[a-z0-9][a-z0-9+.-]+$ ]] || fail "'$name' is no package name"
   if [[ -d $DEPS/$name ]]; then
     echo "$name: already in .deps/$name"
@@ -29,15 +34,21 @@ fetch() {
   mkdir -p "$work/root"
   trap 'rm -rf "$work"' EXIT
   # APT::Sandbox::User=root: otherwise apt, run by root, warns when its own user cannot reach the folder.
-  (cd "$work" && apt-get -q -o APT::Sandbox::User=root download "$name") ||
-    fail "cannot download $name; refresh the package lists (sudo apt-get update) and try again"
-  dpkg -x "$work/$name"_*.deb "$work/root" || fail "cannot unpack $name"
+  ((!DEPENDENCIES)) || mapfile -t -O 1 packages < <(missing_for "$name" | grep -vx "$name")
+  (cd "$work" && apt-get -q -o APT::Sandbox::User=root download "${packages[@]}") ||
+    fail "cannot download ${packages[*]}; refresh the package lists (sudo apt-get update) and try again"
+  for package in "$work"/*.deb; do dpkg -x "$package" "$work/root" || fail "cannot unpack ${package##*/}"; done
   mv "$work/root" "$DEPS/$name"
   rm -rf "$work"
   trap - EXIT
   echo "$name: unpacked into .deps/$name"
 }
 
+DEPENDENCIES=0
+if [[ ${1:-} == --with-dependencies ]]; then
+  DEPENDENCIES=1
+  shift
+fi
 case ${1:-} in
   -h | --help) usage; exit 0 ;;
   '') usage >&2; exit 64 ;;

@@ -2,6 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <sstream>
+
 #include "base/log.h"
 #include "monitoring/loss_plot.h"
 #include "trainer/weights/tensor_memory.h"
@@ -17,21 +20,70 @@ Transport transport_named(std::string_view name) {
   return name == "nccl" ? Transport::kNccl : name == "peer" ? Transport::kPeer : Transport::kMpi;
 }
 
+// "live peak live peak ...", in the order of the kinds: how a rank tells rank 0.
+std::string memory_text(const Metrics& metrics) {
+  std::string text;
+  for (size_t k = 0; k < kNumMemoryKinds; ++k) {
+    const MemoryUse use = metrics.memory(static_cast<MemoryKind>(k));
+    text += fmt::format("{} {} ", use.live_bytes, use.peak_bytes);
+  }
+  return text;
+}
+
+RankMemory read_memory(int rank, const std::string& text) {
+  RankMemory memory{.rank = rank};
+  std::istringstream words(text);
+  for (MemoryUse& use : memory.kinds) words >> use.live_bytes >> use.peak_bytes;
+  return memory;
+}
+
+void show_history(RunView& view, const LossCurves& curves) {
+  for (const LossPoint& point : curves.train) view.loss.add(point.step, point.loss);
+  for (const LossPoint& point : curves.eval) view.eval_loss.add(point.step, point.loss);
+}
+
+constexpr std::chrono::seconds kPageInterval{1};
+constexpr std::chrono::seconds kSeeOffPatience{2};
+
 }  // namespace
 
-Reporter::Reporter(const World& world, const MonitoringSection& monitoring)
-    : speaks_(world.rank() == 0),
+Reporter::Reporter(World& world, const RunConfig& config)
+    : world_(world),
+      config_(config),
+      speaks_(world.rank() == 0),
       terminal_(detect_terminal(world.rank())),
       metrics_({.rank = world.rank(), .world_size = world.size(), .version = RANKWISE_VERSION}) {
-  if (!speaks_ || !monitoring.listen) return;
+  if (!speaks_ || !config.monitoring.listen) return;
+  view_.name = config.run.name;
+  view_.model = config.model.path.string();
+  view_.version = RANKWISE_VERSION;
+  view_.configuration = dump_run_config(config);
+  view_.world_size = world.size();
+  open_endpoint();
+}
+
+Reporter::~Reporter() {
+  if (endpoint_) set_log_listener(nullptr);
+}
+
+void Reporter::open_endpoint() {
   try {
-    endpoint_ = std::make_unique<Endpoint>(*monitoring.listen);
-    endpoint_->publish(metrics_.text());
-    note(fmt::format("metrics: {}", endpoint_->url()));
+    endpoint_ = std::make_unique<Endpoint>(*config_.monitoring.listen);
   } catch (const ListenError& error) {
-    if (monitoring.required) throw;
+    if (config_.monitoring.required) throw;
     log_warning("{}; the run goes on without metrics (monitoring.required: false)", error.what());
+    return;
   }
+  set_log_listener([this](std::string_view line) { view_.log.add(line); });
+  publish();
+  note(fmt::format("metrics: {}metrics", endpoint_->url()));
+  note(fmt::format("page: {}", endpoint_->url()));
+}
+
+ProgressPhase Reporter::phase(std::string_view name) {
+  view_.log.add(name);
+  publish_run();
+  return ProgressPhase(terminal_, name);
 }
 
 void Reporter::note(const std::string& text) {
@@ -41,66 +93,127 @@ void Reporter::note(const std::string& text) {
   } else {
     fmt::print(stderr, "{}\n", text);
   }
+  view_.log.add(text);
+  publish_run();
 }
 
-void Reporter::begin(const RunConfig& config, int64_t start_step, int64_t total_steps) {
-  total_steps_ = total_steps;
+void Reporter::planned(const MemoryPlan& plan) {
+  for (size_t k = 0; k < kNumTensorKinds; ++k) view_.planned_bytes[static_cast<size_t>(kMetricOf[k])] = plan.bytes[k];
+  view_.planned_bytes[static_cast<size_t>(MemoryKind::kAllocator)] = plan.total_bytes;
+}
+
+void Reporter::begin(int64_t start_step, int64_t total_steps) {
   if (start_step > 0) metrics_.observe_resume(start_step);
   metrics_.set_active(true);
+  measure_memory();
+  exchange_memory();
   if (!speaks_) return;
-  title_ = config.run.name;
-  plot_path_ = config.run.output_dir / "loss.svg";
-  log_ = RunLog(config.run.output_dir / "train_log.jsonl", start_step == 0 ? 0 : start_step + 1);
+  log_ = RunLog(config_.run.output_dir / "train_log.jsonl", start_step == 0 ? 0 : start_step + 1);
   progress_ = std::make_unique<Progress>(Progress::Options{.terminal = terminal_,
                                                            .total_steps = total_steps,
                                                            .start_step = start_step,
-                                                           .logging_steps = config.train.logging_steps});
+                                                           .logging_steps = config_.train.logging_steps});
+  view_.start_step = view_.last_step.step = start_step;
+  view_.total_steps = total_steps;
+  show_history(view_, log_.curves());
   if (endpoint_) endpoint_->set_ready(true);
+  enter(RunState::kTraining);
 }
 
-void Reporter::publish(const Traffic& traffic) {
+void Reporter::enter(RunState state) {
+  view_.state = state;
+  publish_run();
+}
+
+void Reporter::count(const Traffic& traffic) {
   metrics_.add_comm_bytes(CommOp::kAllGather, transport_named(traffic.gather_transport),
                           static_cast<int64_t>(traffic.gathered_bytes - reported_.gathered_bytes));
   metrics_.add_comm_bytes(CommOp::kAllReduce, transport_named(traffic.reduce_transport),
                           static_cast<int64_t>(traffic.reduced_bytes - reported_.reduced_bytes));
   reported_ = traffic;
+}
+
+void Reporter::measure_memory() {
   const TensorMemory memory = tensor_memory();
   for (size_t k = 0; k < kNumTensorKinds; ++k)
     metrics_.set_memory(kMetricOf[k], memory.live_bytes[k], memory.peak_bytes[k]);
   metrics_.set_memory(MemoryKind::kAllocator, memory.live_total, memory.peak_total);
   metrics_.set_process_memory();
-  if (endpoint_) endpoint_->publish(metrics_.text());
+}
+
+void Reporter::exchange_memory() {
+  if (!config_.monitoring.listen) return;
+  const auto texts = world_.gather_strings(memory_text(metrics_));
+  view_.ranks.clear();
+  for (size_t rank = 0; rank < texts.size(); ++rank)
+    view_.ranks.push_back(read_memory(static_cast<int>(rank), texts[rank]));
+}
+
+void Reporter::publish() {
+  if (!endpoint_) return;
+  endpoint_->publish(metrics_.text());
+  publish_run();
+}
+
+// Rank 0's own figures are those of the moment, the others' those of the last exchange.
+void Reporter::publish_run() {
+  if (!endpoint_) return;
+  run_published_ = Clock::now();
+  for (size_t k = 0; k < kNumPhases; ++k) view_.phase_seconds[k] = metrics_.phase_seconds(static_cast<Phase>(k));
+  if (!view_.ranks.empty()) view_.ranks[0] = read_memory(0, memory_text(metrics_));
+  endpoint_->publish_run(run_json(view_));
 }
 
 void Reporter::step_done(const StepMetrics& step, bool logged, const Traffic& traffic) {
   metrics_.observe_step(step);
-  metrics_.set_progress_ratio(static_cast<double>(step.step) / static_cast<double>(total_steps_));
-  publish(traffic);
+  metrics_.set_progress_ratio(static_cast<double>(step.step) /
+                              static_cast<double>(std::max<int64_t>(1, view_.total_steps)));
+  count(traffic);
+  measure_memory();
   if (!speaks_) return;
   progress_->step(step);
   if (logged) log_.write_step(step);
+  view_.add_step(step);
+  if (endpoint_) endpoint_->publish(metrics_.text());
+  if (Clock::now() - run_published_ >= kPageInterval) publish_run();
 }
 
 void Reporter::eval_done(int64_t step, double loss, int64_t target_tokens) {
   metrics_.set_eval_loss(loss);
+  measure_memory();
+  exchange_memory();
   if (!speaks_) return;
-  note(fmt::format("step {}: eval loss {:.4f} over {} target tokens", step, loss, target_tokens));
   log_.write_eval(step, loss, target_tokens);
-  write_loss_plot(plot_path_, log_.curves(), title_);
-  if (endpoint_) endpoint_->publish(metrics_.text());
+  write_loss_plot(config_.run.output_dir / "loss.svg", log_.curves(), config_.run.name);
+  view_.eval_loss.add(step, loss);
+  view_.state = RunState::kTraining;
+  note(fmt::format("step {}: eval loss {:.4f} over {} target tokens", step, loss, target_tokens));
+  publish();
 }
 
 void Reporter::checkpoint_saved(int64_t step, double seconds) {
   metrics_.observe_checkpoint_saved(step, seconds);
-  if (endpoint_) endpoint_->publish(metrics_.text());
+  measure_memory();
+  exchange_memory();
+  view_.add_checkpoint(step, seconds);
+  view_.state = RunState::kTraining;
+  publish();
 }
 
-void Reporter::end() {
+void Reporter::end(RunState state) {
   metrics_.set_active(false);
   if (!speaks_) return;
   if (progress_) progress_->finish();
-  write_loss_plot(plot_path_, log_.curves(), title_);
-  if (endpoint_) endpoint_->publish(metrics_.text());
+  write_loss_plot(config_.run.output_dir / "loss.svg", log_.curves(), config_.run.name);
+  view_.state = state;
+  publish();
+  if (endpoint_) endpoint_->see_off(kSeeOffPatience);
+}
+
+void Reporter::failed(const std::string& message) {
+  view_.error = message;
+  enter(RunState::kFailed);
+  if (endpoint_) endpoint_->see_off(kSeeOffPatience);
 }
 
 }  // namespace rankwise

@@ -1,11 +1,11 @@
-// Everything that a run says while it goes: the metrics page, the terminal, train_log.jsonl and loss.svg. On ranks
-// other than 0 it keeps the metrics and writes nothing.
+// Everything that a run says while it goes: the metrics, the page for people, the terminal, train_log.jsonl and
+// loss.svg. On ranks other than 0 it keeps the metrics and writes nothing.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <filesystem>
 #include <memory>
-#include <optional>
 #include <string>
 #include <string_view>
 
@@ -15,6 +15,8 @@
 #include "monitoring/metrics.h"
 #include "monitoring/progress.h"
 #include "monitoring/run_log.h"
+#include "monitoring/run_view.h"
+#include "trainer/memory_plan.h"
 
 namespace rankwise {
 
@@ -26,37 +28,54 @@ struct Traffic {
 
 class Reporter {
  public:
-  // Binds the endpoint on rank 0: a taken port is a warning, or ConfigError where monitoring.required is true.
-  Reporter(const World& world, const MonitoringSection& monitoring);
+  // Binds the endpoint on rank 0: a taken port is a warning, or ConfigError where monitoring.required is true. Keeps a
+  // reference to both.
+  Reporter(World& world, const RunConfig& config);
+  ~Reporter();
 
   // A line with its duration, for the stations before the first step.
-  ProgressPhase phase(std::string_view name) const { return ProgressPhase(terminal_, name); }
+  ProgressPhase phase(std::string_view name);
   void note(const std::string& text);  // a line that stays
+  void planned(const MemoryPlan& plan);
 
+  // Collective, as the page shows the memory of all ranks: begin, eval_done, checkpoint_saved.
   // Opens log and terminal for a run of total_steps that begins behind start_step.
-  void begin(const RunConfig& config, int64_t start_step, int64_t total_steps);
+  void begin(int64_t start_step, int64_t total_steps);
   void step_done(const StepMetrics& step, bool logged, const Traffic& traffic);
+  void evaluating() { enter(RunState::kEvaluating); }
   void eval_done(int64_t step, double loss, int64_t target_tokens);
+  void saving() { enter(RunState::kSaving); }
   void checkpoint_saved(int64_t step, double seconds);
-  void end();
+  // kFinished or kStopped. These two wait up to two seconds for a page that is open to take this last news.
+  void end(RunState state);
+  void failed(const std::string& message);
 
   Metrics& metrics() { return metrics_; }
   const RunLog& log() const { return log_; }
   void sync() const { log_.sync(); }
 
  private:
-  void publish(const Traffic& traffic);
+  using Clock = std::chrono::steady_clock;
 
+  void open_endpoint();
+  void enter(RunState state);
+  void count(const Traffic& traffic);
+  void measure_memory();
+  void exchange_memory();
+  void publish();
+  void publish_run();
+
+  World& world_;
+  const RunConfig& config_;
   bool speaks_;  // rank 0
   Terminal terminal_;
   Metrics metrics_;
+  RunView view_;
   std::unique_ptr<Endpoint> endpoint_;
+  Clock::time_point run_published_;
   std::unique_ptr<Progress> progress_;
   RunLog log_;
   Traffic reported_;
-  std::filesystem::path plot_path_;
-  std::string title_;
-  int64_t total_steps_ = 0;
 };
 
 }  // namespace rankwise

@@ -43,7 +43,7 @@ Trainer::Trainer(World& world, const RunConfig& config, const std::atomic<bool>&
     : world_(world),
       config_(config),
       stop_(stop),
-      reporter_(world, config.monitoring),
+      reporter_(world, config),
       watchdog_(world),
       devices_(world, {.wish = config.parallel.device,
                        .timeout = std::chrono::seconds(config.comms.timeout_seconds),
@@ -88,6 +88,7 @@ void Trainer::make_plan() {
                           layout_wishes_of(config_.parallel, world_.size(), world_.local_size()), available);
     require_dividing_groups(world_, plan_.layout.shard_group_size);
   });
+  reporter_.planned(plan_);
   reporter_.note(describe(plan_, available));
 }
 
@@ -167,8 +168,17 @@ void Trainer::check_position() {
 }
 
 RunEnd Trainer::run() {
+  try {
+    return train();
+  } catch (const std::exception& error) {
+    reporter_.failed(world_.message_of(error));
+    throw;
+  }
+}
+
+RunEnd Trainer::train() {
   const auto first = static_cast<int64_t>(progress_.step), last = sampler_->num_steps();
-  reporter_.begin(config_, first, last);
+  reporter_.begin(first, last);
   if (first == 0) evaluate();
   settled_ = Clock::now();
   for (int64_t step = first; step < last; ++step) {
@@ -180,13 +190,13 @@ RunEnd Trainer::run() {
     if (due(step + 1, config_.train.eval_steps) || step + 1 == last) evaluate();
     if (stop_agreed_ || due(step + 1, config_.train.save_steps) || step + 1 == last) save();
     if (stop_agreed_ && step + 1 < last) {
-      reporter_.end();
+      reporter_.end(RunState::kStopped);
       return RunEnd::kStopped;
     }
   }
   checkpointing_->save_final(*adapter_);
   reporter_.note(compare(plan_, tensor_memory()));
-  reporter_.end();
+  reporter_.end(RunState::kFinished);
   watchdog_.stop();
   return RunEnd::kFinished;
 }
@@ -272,6 +282,7 @@ void Trainer::count_nonfinite(const StepResult& result) {
 
 void Trainer::evaluate() {
   if (!data_->eval) return;
+  reporter_.evaluating();
   const GatheringPhase phase(reporter_.metrics(), Phase::kEval, model_->store);
   const auto rows = data_->eval->num_rows();
   const int64_t per_batch =
@@ -298,6 +309,7 @@ void Trainer::evaluate() {
 }
 
 void Trainer::save() {
+  reporter_.saving();
   const ScopedPhase phase(reporter_.metrics(), Phase::kCheckpoint);
   watchdog_.beat("checkpoint", static_cast<int64_t>(progress_.step));
   reporter_.sync();

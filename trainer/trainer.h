@@ -44,6 +44,7 @@ class Trainer {
     PendingStep step;
   };
 
+  RunEnd train();
   void load_inputs();
   void make_plan();
   void load_model();

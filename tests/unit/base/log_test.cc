@@ -43,6 +43,18 @@ TEST(Log, HidesWhatIsBelowItsLevel) {
   EXPECT_EQ(GetCapturedStderr(), "");
 }
 
+TEST(Log, TellsAListenerWhatIsShown) {
+  std::string heard;
+  CaptureStderr();
+  set_log_listener([&](std::string_view line) { heard.append(line).push_back('|'); });
+  log_warning("slow {}", 1);
+  log_message(LogLevel::kDebug, "hidden");
+  set_log_listener(nullptr);
+  log_error("later");
+  GetCapturedStderr();
+  EXPECT_EQ(heard, "warning: slow 1|");
+}
+
 TEST(Log, TakesAMessageWithBracesAsItIs) {
   CaptureStderr();
   log_message(LogLevel::kInfo, "{} 100% %v");

@@ -13,6 +13,7 @@
 #include <thread>
 #include <vector>
 
+#include "base/file.h"
 #include "base/unique_handle.h"
 #include "tests/support/expect_error.h"
 
@@ -22,6 +23,7 @@ namespace {
 using namespace std::chrono_literals;
 using ::testing::EndsWith;
 using ::testing::HasSubstr;
+using ::testing::Not;
 using ::testing::StartsWith;
 using Clock = std::chrono::steady_clock;
 
@@ -102,9 +104,56 @@ TEST_F(EndpointTest, IsReadyOnlyWhenTheTrainerSaysSo) {
 
 TEST_F(EndpointTest, AQueryIsIgnoredAndOtherPathsAreNotThere) {
   EXPECT_THAT(get(endpoint_, "/metrics?name=x"), StartsWith("HTTP/1.1 200 "));
-  for (const char* path : {"/", "/metrics/", "/Metrics", "/../etc/passwd", "/metrics%00"}) {
+  for (const char* path : {"//", "/metrics/", "/Metrics", "/../etc/passwd", "/metrics%00"}) {
     EXPECT_THAT(get(endpoint_, path), StartsWith("HTTP/1.1 404 ")) << path;
   }
+}
+
+TEST_F(EndpointTest, ServesThePageThatIsInTheSources) {
+  const std::string answer = get(endpoint_, "/");
+  EXPECT_THAT(answer, StartsWith("HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\n"));
+  EXPECT_THAT(answer, EndsWith("\r\n\r\n" + read_file(RANKWISE_SOURCE_DIR "/monitoring/page/index.html", 1 << 20)));
+}
+
+TEST_F(EndpointTest, ThePageMayLoadNothingFromElsewhere) {
+  const std::string answer = get(endpoint_, "/");
+  EXPECT_THAT(answer, HasSubstr("\r\nContent-Security-Policy: default-src 'none'; script-src 'sha256-"));
+  EXPECT_THAT(answer.substr(0, answer.find("\r\n\r\n")), Not(HasSubstr("unsafe")));
+}
+
+TEST_F(EndpointTest, ServesTheRunThatWasPublishedLast) {
+  EXPECT_THAT(get(endpoint_, "/run.json"), EndsWith("\r\n\r\n{}"));
+  endpoint_.publish_run(R"({"step":1})");
+  endpoint_.publish_run(R"({"step":2})");
+  const std::string answer = get(endpoint_, "/run.json");
+  EXPECT_THAT(answer, HasSubstr("\r\nContent-Type: application/json\r\n"));
+  EXPECT_THAT(answer, HasSubstr("\r\nCache-Control: no-store\r\n"));
+  EXPECT_THAT(answer, EndsWith("\r\n\r\n{\"step\":2}"));
+}
+
+TEST_F(EndpointTest, WaitsForNoPageWhereNoneIsOpen) {
+  endpoint_.publish_run("{}");
+  const auto start = Clock::now();
+  endpoint_.see_off(10s);
+  EXPECT_LT(Clock::now() - start, 5s);
+}
+
+TEST_F(EndpointTest, APageThatIsOpenGetsTheLastNews) {
+  get(endpoint_, "/run.json");
+  endpoint_.publish_run(R"({"state":"finished"})");
+  std::thread page([&] { EXPECT_THAT(get(endpoint_, "/run.json"), HasSubstr("finished")); });
+  const auto start = Clock::now();
+  endpoint_.see_off(60s);
+  EXPECT_LT(Clock::now() - start, 30s);
+  page.join();
+}
+
+TEST_F(EndpointTest, APageThatWasClosedHoldsNobodyUpForLong) {
+  get(endpoint_, "/run.json");
+  endpoint_.publish_run(R"({"state":"finished"})");
+  const auto start = Clock::now();
+  endpoint_.see_off(50ms);
+  EXPECT_GE(Clock::now() - start, 50ms);
 }
 
 TEST_F(EndpointTest, OnlyGetAndHeadAreAnswered) {
@@ -247,7 +296,7 @@ TEST_F(EndpointTest, AnAddressOfAnotherHostIsRefused) {
 }
 
 TEST_F(EndpointTest, ShowsItsAddress) {
-  EXPECT_EQ(endpoint_.url(), "http://127.0.0.1:" + std::to_string(endpoint_.address().port()) + "/metrics");
+  EXPECT_EQ(endpoint_.url(), "http://127.0.0.1:" + std::to_string(endpoint_.address().port()) + "/");
   EXPECT_NE(endpoint_.address().port(), 0);
 }
 
