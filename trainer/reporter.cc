@@ -117,7 +117,8 @@ void Reporter::begin(int64_t start_step, int64_t total_steps) {
   view_.total_steps = total_steps;
   show_history(view_, log_.curves());
   if (endpoint_) endpoint_->set_ready(true);
-  enter(RunState::kTraining);
+  view_.state = RunState::kTraining;
+  publish();  // who waits for a first step that never comes sees rankwise_train_active
 }
 
 void Reporter::enter(RunState state) {
