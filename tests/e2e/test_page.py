@@ -69,7 +69,10 @@ def test_shows_all_of_a_run_and_goes_on(watch, long_run):
 def test_makes_the_picture_of_the_readme(watch, new_run, tiny):
     data = {"eval": [{"path": str(tiny.directory / "valid.jsonl"), "format": "messages"}]}
     train = {"max_steps": 600, "save_steps": 20, "eval_steps": 20, "learning_rate": 2e-4}
-    with new_run(data=data, train=train).start(2) as job:
+    run = new_run(run={"name": "sorted words"}, model={"path": "models/tiny"}, data=data, train=train)
+    (run.directory / "models").mkdir()
+    (run.directory / "models/tiny").symlink_to(tiny.model)
+    with run.start(2) as job:
         page = watch(job, width=1000, height=1180)
         page.wait_for("run.step >= 200")
         Path(os.environ["PAGE_SCREENSHOT"]).write_bytes(page.screenshot())
