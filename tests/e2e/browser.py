@@ -121,4 +121,5 @@ class Browser:
 
 
 def library_path():
-    return f"{FOLDER}/usr/lib/x86_64-linux-gnu:{FOLDER}/usr/lib/x86_64-linux-gnu/pulseaudio"
+    folders = ("lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu/pulseaudio")
+    return ":".join(f"{FOLDER}/{folder}" for folder in folders)
