@@ -93,10 +93,11 @@ std::vector<pid_t> children_of_this_process() {
 }  // namespace
 
 struct Supervisor::Child {
+  const StopPolicy& policy;
   pid_t pid = -1;
-  UniqueFd errors;  // what it writes to stderr
-  ErrorLine line;
-  std::optional<int> status;
+  UniqueFd errors = {};  // what it writes to stderr
+  ErrorLine line = {};
+  std::optional<int> status = {};
   Clock::time_point asked = {};
   bool was_asked = false, term_sent = false;
 
@@ -104,8 +105,28 @@ struct Supervisor::Child {
   void send(int signal) const {
     if (!ended()) ::kill(pid, signal);
   }
+  void stop();
+  void keep_deadlines();
   void pass_on_errors();
 };
+
+void Supervisor::Child::stop() {
+  if (was_asked) return send(SIGTERM);
+  was_asked = true;
+  asked = Clock::now();
+  policy.ask(pid);
+}
+
+void Supervisor::Child::keep_deadlines() {
+  if (!was_asked || ended()) return;
+  const auto since = Clock::now() - asked;
+  const bool over = policy.grace.count() > 0 && since >= policy.grace - kTermBeforeEnd;
+  if (!term_sent && (over || (policy.may_end && policy.may_end()))) {
+    term_sent = true;
+    send(SIGTERM);
+  }
+  if (policy.grace.count() > 0 && since >= policy.grace - kKillBeforeEnd) send(SIGKILL);
+}
 
 void Supervisor::Child::pass_on_errors() {
   std::array<char, 65536> buffer;
@@ -136,7 +157,7 @@ Supervisor::~Supervisor() {
 Outcome Supervisor::run(const std::vector<std::string>& command, const StopPolicy& policy) {
   auto [errors, errors_in] = make_pipe();
   auto [failure, failure_in] = make_pipe();
-  Child child;
+  Child child{policy};
   child.pid = ::fork();
   if (child.pid < 0) throw_errno("fork", errno);
   if (child.pid == 0) become(command, errors_in.get(), failure_in.get());
@@ -146,7 +167,7 @@ Outcome Supervisor::run(const std::vector<std::string>& command, const StopPolic
   ::fcntl(child.errors.get(), F_SETFL, O_NONBLOCK);
   int problem = 0;
   const bool failed = ::read(failure.get(), &problem, sizeof(problem)) == sizeof(problem);
-  watch(child, policy);
+  watch(child);
   if (failed) throw_errno("start " + command.front(), problem);
   end_leftovers();
   child.pass_on_errors();
@@ -154,17 +175,17 @@ Outcome Supervisor::run(const std::vector<std::string>& command, const StopPolic
   return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), stop_requested_, child.line.last()};
 }
 
-void Supervisor::watch(Child& child, const StopPolicy& policy) {
+void Supervisor::watch(Child& child) {
   while (!child.ended()) {
     std::array<pollfd, 2> wanted = {{{signals_.get(), POLLIN, 0}, {child.errors.get(), POLLIN, 0}}};
     ::poll(wanted.data(), wanted.size(), static_cast<int>(kTick.count()));
     child.pass_on_errors();
-    take_signals(&child, &policy);
-    keep_deadlines(child, policy);
+    take_signals(&child);
+    child.keep_deadlines();
   }
 }
 
-void Supervisor::take_signals(Child* child, const StopPolicy* policy) {
+void Supervisor::take_signals(Child* child) {
   signalfd_siginfo info;
   while (::read(signals_.get(), &info, sizeof(info)) == sizeof(info)) {
     if (info.ssi_signo == SIGCHLD) {
@@ -172,26 +193,8 @@ void Supervisor::take_signals(Child* child, const StopPolicy* policy) {
       continue;
     }
     stop_requested_ = true;
-    if (child == nullptr) continue;
-    if (child->was_asked) {
-      child->send(SIGTERM);
-    } else {
-      child->was_asked = true;
-      child->asked = Clock::now();
-      policy->ask(child->pid);
-    }
+    if (child != nullptr) child->stop();
   }
-}
-
-void Supervisor::keep_deadlines(Child& child, const StopPolicy& policy) const {
-  if (!child.was_asked || child.ended()) return;
-  const auto since = Clock::now() - child.asked;
-  const bool over = policy.grace.count() > 0 && since >= policy.grace - kTermBeforeEnd;
-  if (!child.term_sent && (over || (policy.may_end && policy.may_end()))) {
-    child.term_sent = true;
-    child.send(SIGTERM);
-  }
-  if (policy.grace.count() > 0 && since >= policy.grace - kKillBeforeEnd) child.send(SIGKILL);
 }
 
 // All that has ended: the program, and whatever became our child.
@@ -210,14 +213,14 @@ void Supervisor::end_leftovers() {
     }
     pollfd wanted{signals_.get(), POLLIN, 0};
     ::poll(&wanted, 1, static_cast<int>(kTick.count()));
-    take_signals(nullptr, nullptr);
+    take_signals(nullptr);
     reap(nullptr);
   }
 }
 
 bool Supervisor::stopped_within(milliseconds time) {
   const auto deadline = Clock::now() + time;
-  for (take_signals(nullptr, nullptr); !stop_requested_ && Clock::now() < deadline; take_signals(nullptr, nullptr)) {
+  for (take_signals(nullptr); !stop_requested_ && Clock::now() < deadline; take_signals(nullptr)) {
     pollfd wanted{signals_.get(), POLLIN, 0};
     const auto left = std::chrono::duration_cast<milliseconds>(deadline - Clock::now()) + milliseconds(1);
     ::poll(&wanted, 1, static_cast<int>(left.count()));

@@ -50,9 +50,8 @@ class Supervisor {
 
  private:
   struct Child;
-  void watch(Child& child, const StopPolicy& policy);
-  void take_signals(Child* child, const StopPolicy* policy);
-  void keep_deadlines(Child& child, const StopPolicy& policy) const;
+  void watch(Child& child);
+  void take_signals(Child* child);
   void reap(Child* child);
   void end_leftovers();
 

@@ -3,6 +3,8 @@
 
 #include <atomic>
 #include <functional>
+#include <string>
+#include <vector>
 
 #include "base/error.h"
 
@@ -24,6 +26,14 @@ void install_stop_signals();
 // Runs `part` on all ranks. An error that all share is printed once, by rank 0, and ends all of them in order; another
 // one is printed with its rank and ends the job.
 ExitCode run_on_world(const std::function<ExitCode(World&)>& part);
+
+// What `train` was asked on its command line.
+struct TrainOptions {
+  std::string config;
+  std::vector<std::string> overrides;
+  bool help_config = false;
+};
+void describe_train(CLI::App& command, TrainOptions& options);
 
 void add_train(CLI::App& app, Command& chosen);
 void add_check(CLI::App& app, Command& chosen);

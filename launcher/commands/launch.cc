@@ -49,19 +49,16 @@ struct TrainRun {
 // None for other commands, and where the command line is one that `train` itself will refuse.
 std::optional<TrainRun> train_run_of(const std::vector<std::string>& program) {
   if (program.front() != "train") return std::nullopt;
-  std::string file;
-  std::vector<std::string> overrides;
-  for (size_t k = 1; k < program.size(); ++k) {
-    const std::string& word = program[k];
-    if (word == "--set" && k + 1 < program.size())
-      overrides.push_back(program[++k]);
-    else if (word.starts_with("--set="))
-      overrides.push_back(word.substr(6));
-    else if (!word.starts_with("-"))
-      file = word;
+  CLI::App command;
+  TrainOptions options;
+  describe_train(command, options);
+  try {
+    command.parse(std::vector<std::string>(program.rbegin(), program.rend() - 1));  // CLI11 takes the last first
+  } catch (const CLI::ParseError&) {
+    return std::nullopt;
   }
-  if (file.empty()) return std::nullopt;
-  TrainRun run{load_run_config(file, overrides), ""};
+  if (options.config.empty()) return std::nullopt;
+  TrainRun run{load_run_config(options.config, options.overrides), ""};
   run.fingerprint = sha256_hex(dump_run_config(run.config) + shell_text(program));
   return run;
 }

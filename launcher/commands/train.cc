@@ -10,12 +10,6 @@
 namespace rankwise {
 namespace {
 
-struct Options {
-  std::string config;
-  std::vector<std::string> overrides;
-  bool help_config = false;
-};
-
 // Its error is every rank's.
 void on_rank_0(World& world, std::string_view what, const std::function<void()>& part) {
   world.agree(what, [&] {
@@ -24,7 +18,7 @@ void on_rank_0(World& world, std::string_view what, const std::function<void()>&
 }
 
 // Every rank reads the file; an error that all share is printed once, by rank 0.
-ExitCode train(World& world, const Options& options) {
+ExitCode train(World& world, const TrainOptions& options) {
   RunConfig config;
   world.agree("configuration", [&] { config = load_run_config(options.config, options.overrides); });
   world.require_equal("the configuration", dump_run_config(config));
@@ -38,7 +32,7 @@ ExitCode train(World& world, const Options& options) {
   return trainer.run() == RunEnd::kFinished ? ExitCode::kOk : ExitCode::kStopped;
 }
 
-ExitCode train_on_world(const Options& options) {
+ExitCode train_on_world(const TrainOptions& options) {
   if (options.help_config) {
     std::cout << run_config_reference();
     return ExitCode::kOk;
@@ -49,20 +43,24 @@ ExitCode train_on_world(const Options& options) {
 
 }  // namespace
 
-void add_train(CLI::App& app, Command& chosen) {
-  auto options = std::make_shared<Options>();
-  auto* command =
-      app.add_subcommand("train", "Train an adapter as a configuration file says; under mpirun on several ranks.");
-  auto* config = command->add_option("config", options->config, "the run's YAML file");
-  command->add_option("--set", options->overrides, "key.path=value: overrides one key of the file; may be repeated")
+void describe_train(CLI::App& command, TrainOptions& options) {
+  auto* config = command.add_option("config", options.config, "the run's YAML file");
+  command.add_option("--set", options.overrides, "key.path=value: overrides one key of the file; may be repeated")
       ->allow_extra_args(false);
   auto* help_config =
-      command->add_flag("--help-config", options->help_config, "print every key with its range, default and meaning");
-  command->footer("Example: mpirun -np 2 rankwise train configs/recipes/smollm2_devil.yaml --set train.max_steps=40");
-  command->callback([=, &chosen] {
+      command.add_flag("--help-config", options.help_config, "print every key with its range, default and meaning");
+  command.final_callback([=] {
     if (config->count() + help_config->count() == 0) throw CLI::RequiredError("config");
-    chosen = [options] { return train_on_world(*options); };
   });
+}
+
+void add_train(CLI::App& app, Command& chosen) {
+  auto options = std::make_shared<TrainOptions>();
+  auto* command =
+      app.add_subcommand("train", "Train an adapter as a configuration file says; under mpirun on several ranks.");
+  describe_train(*command, *options);
+  command->footer("Example: mpirun -np 2 rankwise train configs/recipes/smollm2_devil.yaml --set train.max_steps=40");
+  command->parse_complete_callback([=, &chosen] { chosen = [options] { return train_on_world(*options); }; });
 }
 
 }  // namespace rankwise
