@@ -12,8 +12,8 @@ import tempfile
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
-from peft_step import LINEAR
+from peft import PeftModel, get_peft_model
+from peft_step import DTYPES, LORA
 from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -23,14 +23,13 @@ from tiny_models import make_samples, peft_key, train_peft  # noqa: E402
 
 SEED = 20261125
 STEPS, LEARNING_RATE = 3, 1e-4
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def make_adapter(directory, model_dir):
     """Random A, and B that is not zero: else A had no gradient."""
     with torch.device("meta"):
         base = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model_dir))
-        model = get_peft_model(base, LoraConfig(r=16, lora_alpha=32, target_modules=LINEAR, task_type="CAUSAL_LM"))
+        model = get_peft_model(base, LORA)
     generator = torch.Generator().manual_seed(SEED)
     tensors = {
         peft_key(name): torch.randn(parameter.shape, generator=generator) * parameter.shape[1] ** -0.5 / 4

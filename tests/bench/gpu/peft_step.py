@@ -20,6 +20,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+LORA = LoraConfig(r=16, lora_alpha=32, target_modules=LINEAR, task_type="CAUSAL_LM")
 
 
 def shape(hidden, layers, heads, kv_heads, intermediate, vocabulary=128256, tied=False):
@@ -40,6 +41,12 @@ SHAPES = {
     "8b": shape(4096, 32, 32, 8, 14336),
     "70b": shape(8192, 80, 64, 8, 28672),
 }
+
+
+def llama_config(name, layers=None, **more):
+    settings = SHAPES[name] | ({"num_hidden_layers": layers} if layers else {}) | more
+    rope = {"rope_type": "default", "rope_theta": 500000.0}
+    return LlamaConfig(**settings, rope_parameters=rope, max_position_embeddings=131072)
 
 
 def parse():
@@ -72,14 +79,10 @@ def join_processes(device):
 
 def meta_model(options):
     """Weights without memory: no process ever holds more of the model than it keeps."""
-    settings = SHAPES[options.shape]
-    if options.layers:
-        settings = settings | {"num_hidden_layers": options.layers}
-    rope = {"rope_type": "default", "rope_theta": 500000.0}
-    config = LlamaConfig(**settings, rope_parameters=rope, max_position_embeddings=131072, attn_implementation="sdpa")
+    config = llama_config(options.shape, options.layers, attn_implementation="sdpa")
     with torch.device("meta"):
         model = LlamaForCausalLM(config).to(torch.bfloat16)
-        model = get_peft_model(model, LoraConfig(r=16, lora_alpha=32, target_modules=LINEAR, task_type="CAUSAL_LM"))
+        model = get_peft_model(model, LORA)
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.to(DTYPES[options.adapters])

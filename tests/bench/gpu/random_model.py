@@ -7,8 +7,8 @@ import argparse
 from pathlib import Path
 
 import torch
-from peft_step import SHAPES
-from transformers import LlamaConfig, LlamaForCausalLM
+from peft_step import SHAPES, llama_config
+from transformers import LlamaForCausalLM
 
 
 def main():
@@ -17,12 +17,8 @@ def main():
     parser.add_argument("directory", type=Path)
     parser.add_argument("--layers", type=int, help="fewer than the shape has")
     options = parser.parse_args()
-    settings = SHAPES[options.shape]
-    if options.layers:
-        settings = settings | {"num_hidden_layers": options.layers}
     torch.manual_seed(17)
-    rope = {"rope_type": "default", "rope_theta": 500000.0}
-    config = LlamaConfig(**settings, rope_parameters=rope, max_position_embeddings=131072, dtype="bfloat16")
+    config = llama_config(options.shape, options.layers, dtype="bfloat16")
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
         torch.set_default_dtype(torch.bfloat16)
         model = LlamaForCausalLM(config)
