@@ -13,7 +13,7 @@ fi
 export RANKWISE_BUILD RANKWISE_TEST_DEVICE=cuda
 export OMP_NUM_THREADS=1 OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 if [[ -x $RANKWISE_BUILD/mpirun ]]; then PATH=$RANKWISE_BUILD:$PATH; fi
-PYTHON_TESTS=(tests/parity/test_model_parity.py tests/parity/test_bfloat16_parity.py tests/e2e/test_train.py)
+PYTHON_TESTS=(tests/parity/test_{model,bfloat16,real_model}_parity.py tests/e2e/test_train.py)
 
 shopt -s nullglob
 programs=("$RANKWISE_BUILD"/gpu_tests/{,ranks/}*)

@@ -1,7 +1,8 @@
 """A real model, SmolLM2-135M-Instruct, on rows of the demo's data: the gradients, losses and adapter that PEFT computes.
 
 In float64 as tight as for the small models. In float32 the judge is PEFT in float64: the log-softmax of LibTorch adds
-49,152 float32 numbers in a row, which moves the gradients of PEFT in float32 by 1e-4, more than all other rounding.
+49,152 float32 numbers in a row, which moves the gradients of PEFT in float32 by 1e-4, more than all other rounding, and
+its losses by 2e-5 in the twentieth step. Losses of ours stay as near to PEFT's in float32 as for the small models.
 """
 
 import json
@@ -26,7 +27,7 @@ from tiny_models import load_peft, make_adapter, train_peft
 
 SEED = 20261122
 ROWS, LONGEST = 2, 60  # samples of the batch, and their tokens
-STEPS = 3
+STEPS = 20
 LEARNING_RATE = 1e-3
 
 
@@ -83,7 +84,7 @@ def test_float32_is_as_near_to_the_truth_as_pefts(case):
     for key in [*gradients(case.truth), "dembedding", "logits"]:
         limit = allowed(relative(theirs[key].double(), case.truth[key]), tolerance["gradient"])
         assert relative(ours[key], case.truth[key]) < limit, key
-    assert loss_error(ours, case.truth) < tolerance["loss"]
     assert loss_error(ours, theirs) < tolerance["loss"]
+    assert loss_error(ours, case.truth) < allowed(loss_error(theirs, case.truth), tolerance["loss"])
     truth, mine, pefts = (change(result, case.initial) for result in (case.truth, ours, theirs))
     assert relative(mine, truth) < allowed(relative(pefts, truth), tolerance["final"])
