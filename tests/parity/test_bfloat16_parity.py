@@ -6,7 +6,7 @@ import transformers
 from peft import PeftModel
 
 from comparison import TIMES_PEFTS_OWN_ERROR, TOLERANCE, flat, gradients, loss_error, relative, run_ours
-from tiny_models import FAMILIES, load_peft, make_adapter, make_model, make_samples, train_peft
+from tiny_models import DEVICE, FAMILIES, load_peft, make_adapter, make_model, make_samples, train_peft
 
 SEED = 20261122
 DRAWS = 4  # batches a family: one error alone is a matter of luck
@@ -17,7 +17,7 @@ LEARNING_RATE = 1e-3
 def load_peft_bfloat16(model_dir, adapter_dir):
     """As PEFT does it unasked: the adapter stays in float32."""
     base = transformers.AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.bfloat16)
-    return PeftModel.from_pretrained(base, adapter_dir, is_trainable=True).eval()
+    return PeftModel.from_pretrained(base, adapter_dir, is_trainable=True).to(DEVICE).eval()
 
 
 def errors(result, truth):

@@ -28,7 +28,7 @@ LLAMA3_ROPE = dict(
     high_freq_factor=4.0,
     original_max_position_embeddings=32,
 )
-DEVICE = os.environ.get("RANKWISE_TEST_DEVICE", "cpu")  # of our side
+DEVICE = os.environ.get("RANKWISE_TEST_DEVICE", "cpu")  # of both sides
 
 FAMILIES = {
     "llama": lambda: transformers.LlamaConfig(**COMMON, rope_parameters=LLAMA3_ROPE, tie_word_embeddings=False),
@@ -81,7 +81,7 @@ def norm_in_own_dtype(self, x):
 
 def load_peft(model_dir, adapter_dir, dtype):
     base = transformers.AutoModelForCausalLM.from_pretrained(model_dir, attn_implementation="sdpa")
-    model = PeftModel.from_pretrained(base, adapter_dir, is_trainable=True).to(dtype)
+    model = PeftModel.from_pretrained(base, adapter_dir, is_trainable=True).to(DEVICE, dtype)
     if dtype == torch.float64:
         for module in model.modules():
             if type(module).__name__.endswith("RMSNorm"):
@@ -116,13 +116,16 @@ def use_masks(model, masks, samples):
     def before_sample(step, index):
         rows = slice(ends[index] - len(samples[index]["ids"]), ends[index])
         for name, layer in layers.items():
-            layer.lora_dropout["default"].mask = masks[f"{step}.{name}"][rows]
+            layer.lora_dropout["default"].mask = masks[f"{step}.{name}"][rows].to(DEVICE)
 
     return before_sample
 
 
 def train_peft(model, samples, steps, learning_rate, before_sample=lambda step, index: None):
-    """The mean-token loss of all samples, step after step; one sample at a time, so that nothing can leak between them."""
+    """The mean-token loss of all samples, step after step; one sample at a time, so that nothing can leak between them.
+
+    It runs where the model lies and returns tensors on the CPU.
+    """
     trainable = {n: p for n, p in model.named_parameters() if p.requires_grad}
     optimizer = torch.optim.AdamW(trainable.values(), lr=learning_rate, weight_decay=0.0)
     total = sum(sum(s["loss"][1:]) for s in samples)
@@ -145,7 +148,7 @@ def train_peft(model, samples, steps, learning_rate, before_sample=lambda step, 
         result["losses"].append(loss)
         optimizer.step()
     result |= {f"final.{peft_key(n)}": p.detach().clone() for n, p in trainable.items()}
-    return result
+    return {key: value.cpu() if isinstance(value, torch.Tensor) else value for key, value in result.items()}
 
 
 def peft_key(parameter_name):

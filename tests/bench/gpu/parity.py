@@ -49,7 +49,6 @@ def peft(model_dir, adapter_dir, samples, dtype, device, float32_adapter=True):
         device
     )
     result = train_peft(model.eval(), samples, STEPS, LEARNING_RATE)
-    result = {key: value.cpu() if isinstance(value, torch.Tensor) else value for key, value in result.items()}
     del model, base
     if device == "cuda":
         torch.cuda.empty_cache()  # Rankwise's processes want the GPU for themselves

@@ -104,6 +104,8 @@ def materialise(model, device):
             local.fill_(1)
         elif "lora_B" in name:
             local.zero_()
+        elif "lora_A" in name:
+            torch.nn.init.kaiming_uniform_(local, a=5**0.5)  # as PEFT and we draw it
         else:
             local.normal_(std=0.02)
     rotary = decoder(model).rotary_emb
