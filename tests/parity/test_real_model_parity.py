@@ -23,7 +23,7 @@ from comparison import (
     run_ours,
 )
 from demo_inputs import demo_inputs
-from tiny_models import load_peft, make_adapter, train_peft
+from tiny_models import DEVICE, load_peft, make_adapter, train_peft
 
 SEED = 20261122
 ROWS, LONGEST = 2, 60  # samples of the batch, and their tokens
@@ -56,8 +56,8 @@ class Case:
         self.samples = read_samples(self.model, data)
         self.truth = self.peft(torch.float64)
 
-    def peft(self, dtype):
-        return train_peft(load_peft(self.model, self.adapter, dtype), self.samples, STEPS, LEARNING_RATE)
+    def peft(self, dtype, device="cpu"):
+        return train_peft(load_peft(self.model, self.adapter, dtype, device), self.samples, STEPS, LEARNING_RATE)
 
     def ours(self, dtype):
         options = dict(dtype=dtype, steps=STEPS, learning_rate=LEARNING_RATE)
@@ -76,7 +76,7 @@ def test_same_as_peft_in_float64(case):
 
 
 def test_float32_is_as_near_to_the_truth_as_pefts(case):
-    ours, theirs, tolerance = case.ours("float32"), case.peft(torch.float32), TOLERANCE["float32"]
+    ours, theirs, tolerance = case.ours("float32"), case.peft(torch.float32, DEVICE), TOLERANCE["float32"]
 
     def allowed(error_of_theirs, least):
         return max(least, TIMES_PEFTS_OWN_ERROR * error_of_theirs)

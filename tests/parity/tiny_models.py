@@ -28,7 +28,7 @@ LLAMA3_ROPE = dict(
     high_freq_factor=4.0,
     original_max_position_embeddings=32,
 )
-DEVICE = os.environ.get("RANKWISE_TEST_DEVICE", "cpu")  # of both sides
+DEVICE = os.environ.get("RANKWISE_TEST_DEVICE", "cpu")  # of our side
 
 FAMILIES = {
     "llama": lambda: transformers.LlamaConfig(**COMMON, rope_parameters=LLAMA3_ROPE, tie_word_embeddings=False),
@@ -79,9 +79,10 @@ def norm_in_own_dtype(self, x):
     return self.weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + epsilon))
 
 
-def load_peft(model_dir, adapter_dir, dtype):
+def load_peft(model_dir, adapter_dir, dtype, device="cpu"):
+    """In float64 it belongs on the CPU: transformers computes rope's angles in float32, on a GPU 3e-7 away from ours."""
     base = transformers.AutoModelForCausalLM.from_pretrained(model_dir, attn_implementation="sdpa")
-    model = PeftModel.from_pretrained(base, adapter_dir, is_trainable=True).to(DEVICE, dtype)
+    model = PeftModel.from_pretrained(base, adapter_dir, is_trainable=True).to(device, dtype)
     if dtype == torch.float64:
         for module in model.modules():
             if type(module).__name__.endswith("RMSNorm"):
@@ -116,7 +117,7 @@ def use_masks(model, masks, samples):
     def before_sample(step, index):
         rows = slice(ends[index] - len(samples[index]["ids"]), ends[index])
         for name, layer in layers.items():
-            layer.lora_dropout["default"].mask = masks[f"{step}.{name}"][rows].to(DEVICE)
+            layer.lora_dropout["default"].mask = masks[f"{step}.{name}"][rows]
 
     return before_sample
 
