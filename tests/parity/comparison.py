@@ -17,11 +17,11 @@ TOLERANCE = {
 TIMES_PEFTS_OWN_ERROR = 1.1
 
 
-def run_ours(directory, model, adapter, samples, ranks=1, **options):
+def run_ours(directory, model, adapter, samples, ranks=1, threads=1, **options):
     """What parity_tool makes of a request: logits, gradients, losses, final adapter, in float64."""
     request = write_request(directory / "request.json", model, adapter, samples, **options)
     out = directory / "out.safetensors"
-    run_ranks(ranks, BUILD / "tests/support/parity_tool", request, out)
+    run_ranks(ranks, BUILD / "tests/support/parity_tool", request, out, threads=threads)
     result = load_file(out)
     out.unlink()  # never overwritten
     return result

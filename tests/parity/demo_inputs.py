@@ -12,7 +12,7 @@ def demo_inputs():
     """Puts the demo's model and data in place if they are not; returns their folders. Skips in a bundle."""
     if not (ROOT / "tools/demo.py").exists():
         pytest.skip("the demo's model is made in a clone: make demo")
-    make = "import demo; demo.make_model(); demo.make_data(); print(demo.MODEL, demo.DATA)"
+    make = "import demo; demo.make_inputs(); print(demo.MODEL, demo.DATA)"
     made = subprocess.run(
         [sys.executable, "-c", make],
         cwd=ROOT,

@@ -19,12 +19,16 @@ ENVIRONMENT = {
 }
 
 
-def run_ranks(ranks, *command, timeout=120):
+def run_ranks(ranks, *command, timeout=120, threads=1):
     """Runs a program under mpirun (or alone) and returns its output; fails with what it printed."""
     skip_without_gpus(ranks)
     launcher = ["mpirun", "--oversubscribe", "-np", str(ranks)] if ranks > 1 else []
     done = subprocess.run(
-        [*launcher, *map(str, command)], env=ENVIRONMENT, capture_output=True, text=True, timeout=timeout
+        [*launcher, *map(str, command)],
+        env=ENVIRONMENT | {"OMP_NUM_THREADS": str(threads)},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
     )
     assert done.returncode == 0, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done.stdout

@@ -6,6 +6,7 @@ its losses by 2e-5 in the twentieth step. Losses of ours stay as near to PEFT's 
 """
 
 import json
+import os
 
 import pytest
 import torch
@@ -60,7 +61,7 @@ class Case:
         return train_peft(load_peft(self.model, self.adapter, dtype, device), self.samples, STEPS, LEARNING_RATE)
 
     def ours(self, dtype):
-        options = dict(dtype=dtype, steps=STEPS, learning_rate=LEARNING_RATE)
+        options = dict(dtype=dtype, steps=STEPS, learning_rate=LEARNING_RATE, threads=os.cpu_count())
         return run_ours(self.directory, self.model, self.adapter, self.samples, **options)
 
 
