@@ -1,6 +1,6 @@
 # The commands of this project. Each line calls a script, a CMake preset or a test runner, which can be called alone.
 .DEFAULT_GOAL := help
-.PHONY: help setup build test unit parity e2e faults test-gpu asan tsan demo bench bench-gpu bundle lint format coverage clean
+.PHONY: help setup build test unit parity e2e faults test-cluster test-gpu asan tsan demo bench bench-gpu bundle lint format coverage clean
 
 BUILD := build/release
 PYTEST := .venv/bin/python -m pytest -q
@@ -37,6 +37,9 @@ e2e: build ## whole runs of the program
 
 faults: build ## kill a run again and again; the result stays equal in every bit
 	$(PYTEST) tests/faults
+
+test-cluster: build ## Kubernetes: manifests, a real API server, the image's pods; root, Go, debootstrap
+	$(PYTEST) tests/cluster
 
 test-gpu: $(if $(TESTS),,build) ## what only GPUs show; TESTS=FOLDER: with the programs of an unpacked `make bundle BUNDLE=--tests`
 	$(if $(TESTS),RANKWISE_BUILD=$(abspath $(TESTS))) tests/gpu/run.sh

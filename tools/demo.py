@@ -82,6 +82,11 @@ def make_data():
         run_tool([sys.executable, "tools/make_devil.py", DATA])
 
 
+def make_inputs():
+    make_model()
+    make_data()
+
+
 def rows(part):
     """(word, answer) of each row of a split."""
     with open(DATA / f"{part}.jsonl", encoding="utf-8") as file:
@@ -221,8 +226,7 @@ def demo():
     if not RANKWISE.exists():
         raise NoInput(f"{RANKWISE}: not built yet; run make demo, which builds it")
     say("SmolLM2-135M-Instruct learns to define words as Ambrose Bierce did in The Devil's Dictionary (1911).")
-    make_model()
-    make_data()
+    make_inputs()
     train_rows, valid_rows = rows("train"), rows("valid")
     run, listen = fresh_run_directory(), free_address(LISTEN)
     say(
@@ -241,13 +245,15 @@ def demo():
 
 
 def main(argv=None):
-    argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         description=__doc__, epilog="example: make demo", formatter_class=argparse.RawDescriptionHelpFormatter
-    ).parse_args(argv)
+    )
+    parser.add_argument("--inputs", action="store_true", help="put model and data in place, and train nothing")
+    options = parser.parse_args(argv)
     os.chdir(REPOSITORY)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C: the ranks end too
     try:
-        demo()
+        make_inputs() if options.inputs else demo()
     except KeyboardInterrupt:
         print("\ndemo: stopped", file=sys.stderr)
         return 130

@@ -11,8 +11,13 @@ fail() {
   exit 69
 }
 
-# Found, not imported: an import takes seconds and hundreds of MB in every rank.
+# Beside this script, as in a container's image, or of python3: found, not imported, as an import takes seconds and
+# hundreds of MB in every rank.
 find_torch() {
+  if [ -d "$here/torch" ]; then
+    echo "$here/torch"
+    return
+  fi
   python3 -c 'import importlib.util as u; print(u.find_spec("torch").submodule_search_locations[0])' 2>/dev/null
 }
 
