@@ -30,7 +30,7 @@ class MpiJob:
         self.name, self.spec = self.manifest["metadata"]["name"], self.manifest["spec"]
         self.image, self.network, self.workers = image, network, workers
         self.run = self._put_in_place(directory, tiny, settings)
-        folders = {"rankwise-config": directory / "config", "rankwise": directory / "claim"}
+        folders = {"rankwise-train": directory / "config", "rankwise": directory / "claim"}
         secrets = {SSH: keys(directory / "ssh"), HOSTS: directory / "hosts-of-job"}
         self.volumes = Volumes(directory / "pods", **folders | secrets)
 
