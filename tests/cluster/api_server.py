@@ -6,6 +6,7 @@ import os
 import subprocess
 from pathlib import Path
 
+from processes import started
 from program import wait_until
 from prometheus import free_port
 
@@ -72,12 +73,8 @@ class ApiServer:
     @contextlib.contextmanager
     def _started(self, name):
         with (self.directory / f"{name}.log").open("wb") as log:
-            process = subprocess.Popen([programs() / name, *self.commands[name]], stdout=log, stderr=log)
-            try:
+            with started([programs() / name, *self.commands[name]], stdout=log, stderr=log) as process:
                 yield process
-            finally:
-                process.kill()
-                process.wait()
 
     def _is_ready(self):
         for name, process in zip(self.commands, self.processes, strict=True):

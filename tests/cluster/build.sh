@@ -4,7 +4,6 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/controlplane"
 
-VERSION=v1.34.4 # of k8s.io/kubernetes in go.mod
 PROGRAMS=(k8s.io/kubernetes/cmd/kubectl k8s.io/kubernetes/cmd/kube-apiserver go.etcd.io/etcd/server/v3)
 DEFINITIONS=(
   github.com/kubeflow/mpi-operator@v0.6.0:manifests/base/kubeflow.org_mpijobs.yaml
@@ -18,10 +17,12 @@ fail() {
 }
 
 build() {
-  local name=${1##*/} began=$SECONDS of=k8s.io/component-base/version
+  local name=${1##*/} began=$SECONDS of=k8s.io/component-base/version version minor
+  version=$(awk '$1 == "k8s.io/kubernetes" { print $2 }' go.mod)
+  minor=${version#v1.} minor=${minor%%.*}
   if [[ $name == v3 ]]; then name=etcd; fi
   CGO_ENABLED=0 go build -p 2 -trimpath -o "$2/$name" \
-    -ldflags "-s -w -X $of.gitVersion=$VERSION -X $of.gitMajor=1 -X $of.gitMinor=34 -X $of.gitTreeState=clean" "$1"
+    -ldflags "-s -w -X $of.gitVersion=$version -X $of.gitMajor=1 -X $of.gitMinor=$minor -X $of.gitTreeState=clean" "$1"
   printf '%-16s %4d s\n' "$name" $((SECONDS - began)) >&2
 }
 

@@ -1,7 +1,7 @@
 """The Dockerfile's image `rankwise` as a folder, by the same steps and without a container engine.
 
 FROM is a debootstrap of the same Debian, RUN a chroot, COPY a copy. What the stage `build` does is what `make` has done
-here already. Made once for each content of k8s/, and kept.
+here already. The Debian below is made once for each content of its steps, and kept.
 """
 
 import hashlib
@@ -11,7 +11,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from program import ROOT
+
 DOCKERFILE = ROOT / "k8s/Dockerfile"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "rankwise"
 SUITES = {"debian:12-slim": "bookworm"}

@@ -2,14 +2,14 @@
 
 import functools
 import subprocess
-from pathlib import Path
 
 import yaml
 
 from api_server import programs
+from program import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 OVERLAYS = sorted(path.parent.name for path in (ROOT / "k8s/overlays").glob("*/kustomization.yaml"))
+JOBS = [overlay for overlay in OVERLAYS if overlay != "monitoring"]
 
 
 def folder(overlay):
@@ -29,17 +29,19 @@ def of_kind(overlay, kind):
     return [one for one in render(overlay) if one["kind"] == kind]
 
 
-def pod_templates(node):
-    """Whatever holds a list of containers, wherever a resource keeps it, with its metadata."""
+def mappings(node):
+    """Every mapping below, wherever a resource keeps it."""
     if isinstance(node, dict):
-        if "containers" in node.get("spec", {}):
-            yield node
-        for value in node.values():
-            yield from pod_templates(value)
-    if isinstance(node, list):
-        for value in node:
-            yield from pod_templates(value)
+        yield node
+    if isinstance(node, (dict, list)):
+        for value in node.values() if isinstance(node, dict) else node:
+            yield from mappings(value)
+
+
+def pod_templates(overlay):
+    """Whatever holds a list of containers, with its metadata."""
+    return [node for node in mappings(render(overlay)) if "containers" in node.get("spec", {})]
 
 
 def containers_of(overlay):
-    return [(template, one) for template in pod_templates(render(overlay)) for one in template["spec"]["containers"]]
+    return [(template, one) for template in pod_templates(overlay) for one in template["spec"]["containers"]]

@@ -31,7 +31,7 @@ class MpiJob:
         self.image, self.network, self.workers = image, network, workers
         self.run = self._put_in_place(directory, tiny, settings)
         folders = {"rankwise-train": directory / "config", "rankwise": directory / "claim"}
-        secrets = {SSH: keys(directory / "ssh"), HOSTS: directory / "hosts-of-job"}
+        secrets = {SSH: keys(directory / "ssh"), HOSTS: self._hostfile(directory / "hosts-of-job")}
         self.volumes = Volumes(directory / "pods", **folders | secrets)
 
     def _put_in_place(self, directory, tiny, settings):
@@ -52,10 +52,13 @@ class MpiJob:
         run = Run(directory / "config", tiny.settings(**changes | settings))
         run.config.rename(run.config.with_name("train.yaml"))
         run.output = claim / "runs/tiny"
-        hosts = [f"{self.host(index)} slots=1" for index in range(self.workers)]
-        (directory / "hosts-of-job").mkdir()
-        (directory / "hosts-of-job/hostfile").write_text("\n".join(hosts) + "\n")
         return run
+
+    def _hostfile(self, directory):
+        directory.mkdir()
+        lines = [f"{self.host(index)} slots=1\n" for index in range(self.workers)]
+        (directory / "hostfile").write_text("".join(lines))
+        return directory
 
     def host(self, index):
         return f"{self.name}-worker-{index}.{self.name}.training.svc"

@@ -7,11 +7,9 @@ import json
 import pytest
 
 from api_server import ApiServer
-from manifests import OVERLAYS, folder, of_kind, pod_templates, render
+from manifests import JOBS, folder, of_kind, pod_templates
+from program import ROOT
 
-JOBS = [
-    overlay for overlay in OVERLAYS if overlay != "monitoring"
-]  # whose kinds come with no module: promtool reads it
 RESTRICTED = [overlay for overlay in JOBS if overlay != "rdma"]
 NUMBERS = itertools.count(1)
 
@@ -28,7 +26,7 @@ def namespace(server):
     name = f"test-{next(NUMBERS)}"
     server.kubectl("create", "namespace", name)
     server.kubectl("label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted")
-    server.kubectl("-n", name, "apply", "-f", folder("single-node").parents[1] / "base/service_account.yaml")
+    server.kubectl("-n", name, "apply", "-f", ROOT / "k8s/base/service_account.yaml")
     return name
 
 
@@ -38,7 +36,7 @@ def dry_run(server, namespace, manifest):
 
 
 def pods_of(overlay):
-    for number, template in enumerate(pod_templates(render(overlay))):
+    for number, template in enumerate(pod_templates(overlay)):
         yield {"apiVersion": "v1", "kind": "Pod", "spec": template["spec"]} | {
             "metadata": template["metadata"] | {"name": f"pod-{number}"}
         }

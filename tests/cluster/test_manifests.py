@@ -7,11 +7,10 @@ import subprocess
 import pytest
 import yaml
 
-from manifests import OVERLAYS, ROOT, containers_of, folder, of_kind, pod_templates, render
-from program import ENVIRONMENT, RANKWISE
+from manifests import JOBS, OVERLAYS, containers_of, folder, mappings, of_kind, pod_templates, render
+from program import ENVIRONMENT, RANKWISE, ROOT
 from prometheus import promtool
 
-JOBS = [overlay for overlay in OVERLAYS if overlay != "monitoring"]
 WITH_CONFIG = [overlay for overlay in JOBS if overlay != "cpu-demo"]
 DECIDED = [64, 65, 66, 77, 78]  # the exit codes that no other start helps: README, "Exit codes"
 WRITABLE = {"/runs", "/tmp", "/dev/shm"}
@@ -20,10 +19,6 @@ WRITABLE = {"/runs", "/tmp", "/dev/shm"}
 def configuration(overlay):
     (found,) = of_kind(overlay, "ConfigMap")
     return found["data"]["train.yaml"]
-
-
-def label(template, name):
-    return template["metadata"]["labels"].get(name)
 
 
 @pytest.mark.parametrize("overlay", JOBS)
@@ -80,11 +75,11 @@ def test_network_policy_and_pod_monitor_mean_these_pods(overlay):
     (policy,) = of_kind(overlay, "NetworkPolicy")
     (monitor,) = of_kind("monitoring", "PodMonitor")
     (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
-    for template in pod_templates(render(overlay)):
-        labels = template["metadata"]["labels"].items()
-        assert policy["spec"]["podSelector"]["matchLabels"].items() <= labels
-        assert monitor["spec"]["selector"]["matchLabels"].items() <= labels
-        assert label(template, monitor["spec"]["jobLabel"]) == "rankwise"
+    for template in pod_templates(overlay):
+        labels = template["metadata"]["labels"]
+        assert policy["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
+        assert monitor["spec"]["selector"]["matchLabels"].items() <= labels.items()
+        assert labels[monitor["spec"]["jobLabel"]] == "rankwise"
     names = [port["name"] for _, container in containers_of(overlay) for port in container.get("ports", [])]
     assert names.count(endpoint["port"]) == 1
     assert policy["spec"]["ingress"][1]["ports"] == [{"protocol": "TCP", "port": endpoint["port"]}]
@@ -133,22 +128,11 @@ def test_workers_are_started_again_and_end_with_their_job():
 
 @pytest.mark.parametrize("overlay", ["single-node", "cpu-demo", "trainjob"])
 def test_what_the_input_decides_is_not_tried_again(overlay):
-    policies = [found for one in render(overlay) for found in failure_policies(one)]
+    policies = [node["podFailurePolicy"] for node in mappings(render(overlay)) if "podFailurePolicy" in node]
     assert policies
     for policy in policies:
         rule = policy["rules"][0]
         assert rule["action"] == "FailJob" and rule["onExitCodes"]["values"] == DECIDED
-
-
-def failure_policies(node):
-    if isinstance(node, dict):
-        if "podFailurePolicy" in node:
-            yield node["podFailurePolicy"]
-        for value in node.values():
-            yield from failure_policies(value)
-    if isinstance(node, list):
-        for value in node:
-            yield from failure_policies(value)
 
 
 @pytest.mark.parametrize("overlay", WITH_CONFIG)

@@ -8,10 +8,10 @@ import sys
 
 import pytest
 
-from image import ROOT, layers
+from image import layers
 from mpi_job import MpiJob
 from pods import Network
-from program import wait_until
+from program import ROOT, wait_until
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="namespaces and mounts want root")
 STEPS = 12
