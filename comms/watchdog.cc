@@ -1,13 +1,16 @@
 #include "comms/watchdog.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
+#include <fstream>
 #include <functional>
 #include <new>
+#include <set>
 #include <vector>
 
 #include "base/error.h"
@@ -44,6 +47,26 @@ void write_text(char (&field)[32], std::string_view text) noexcept {
   std::memset(field + length, 0, sizeof(field) - length);
 }
 
+// Whether the kernel holds it back: SIGSTOP or a debugger.
+bool is_held(pid_t pid) {
+  std::ifstream file(fmt::format("/proc/{}/stat", pid));
+  std::string stat;
+  std::getline(file, stat);
+  const size_t name_end = stat.rfind(')');  // "pid (name) state ..."
+  const char state = name_end == std::string::npos || name_end + 2 >= stat.size() ? '\0' : stat[name_end + 2];
+  return state == 'T' || state == 't';
+}
+
+std::string names_but(const std::vector<std::string>& hosts, const std::string& mine) {
+  constexpr size_t kMostNames = 16;
+  std::set<std::string> names(hosts.begin(), hosts.end());
+  names.erase(mine);
+  const size_t shown = std::min(names.size(), kMostNames);
+  std::string text =
+      fmt::format("{}", fmt::join(names.begin(), std::next(names.begin(), static_cast<long>(shown)), ", "));
+  return shown == names.size() ? text : text + fmt::format(" and {} more", names.size() - shown);
+}
+
 std::string describe(const ProgressSlot& slot) {
   const bool waits = slot.waiting != 0;
   char doing[33] = {};
@@ -63,6 +86,9 @@ Watchdog::Watchdog(World& world) : world_(world), shared_(std::make_unique<Share
   }
   new (&mine()) ProgressSlot;
   mine().rank = world.rank();
+  mine().pid = ::getpid();
+  write_text(mine().phase, "start");
+  other_hosts_ = names_but(world.gather_strings(host_), host_);  // and nobody reads a slot before all are written
 }
 
 Watchdog::~Watchdog() { stop(); }
@@ -89,18 +115,19 @@ void Watchdog::wait_ends() noexcept {
 }
 
 bool Watchdog::is_frozen(const ProgressSlot& slot) const noexcept {
-  return slot.watched_at_ms != 0 && now_ms() - slot.watched_at_ms > timeout_.count() / 2;
+  return is_held(slot.pid) || (slot.watched_at_ms != 0 && now_ms() - slot.watched_at_ms > timeout_.count() / 2);
 }
 
 std::string Watchdog::diagnosis() const {
   const auto& slots = shared_->slots;
   uint64_t most = 0;
   for (const auto* slot : slots) most = std::max(most, slot->operations.load());
-  // In one ring operation some ranks may be through while others still wait, so being behind is the weakest sign.
+  // In one ring operation some ranks may be through while others still wait, so being behind is the weakest sign, and
+  // none where ranks of other hosts take part that are not seen from here.
   const std::function<bool(const ProgressSlot*)> signs[] = {
       [this](const auto* slot) { return is_frozen(*slot); },
       [](const auto* slot) { return slot->waiting == 0; },
-      [most](const auto* slot) { return slot->operations < most; },
+      [this, most](const auto* slot) { return other_hosts_.empty() && slot->operations < most; },
   };
   const auto sign =
       std::ranges::find_if(signs, [&](const auto& seen_in) { return std::ranges::any_of(slots, seen_in); });
@@ -111,7 +138,9 @@ std::string Watchdog::diagnosis() const {
     list += (list.empty() ? "" : ", ") + describe(*slot);
   }
   if (sign == std::begin(signs)) culprits += ", whose process does not run";
-  if (culprits.empty()) culprits = "none on this host: look at the other hosts or the network";
+  if (culprits.empty())
+    culprits =
+        fmt::format("none on this host: look at {}the network", other_hosts_.empty() ? "" : other_hosts_ + " and ");
   return fmt::format("stopped: {}{}{}", culprits, others.empty() ? "" : "; kept waiting: ", others);
 }
 

@@ -26,14 +26,15 @@ struct ProgressSlot {
   std::atomic<uint64_t> operations{0};  // collective operations finished
   std::atomic<uint32_t> waiting{0};     // 1 while inside a collective operation
   std::atomic<int32_t> rank{0};
-  std::atomic<int64_t> watched_at_ms{0};  // steady clock, by the watching thread: old where the process does not run
+  std::atomic<int32_t> pid{0};
+  std::atomic<int64_t> watched_at_ms{0};  // steady clock, by the watching thread, once it runs: old where it cannot
   char phase[32] = {};                    // both may be torn when read, never unterminated
   char operation[32] = {};                // the one waited in
 };
 
 class Watchdog final : public CommObserver {
  public:
-  // Collective over `world` (a host's ranks share memory). Not started: see start().
+  // Collective over `world` (a host's ranks share memory; all hosts' names are exchanged). Not started: see start().
   explicit Watchdog(World& world);
   ~Watchdog() override;
   void start(std::chrono::milliseconds timeout);  // from now on silence for this long ends the job
@@ -44,7 +45,8 @@ class Watchdog final : public CommObserver {
   void wait_ends() noexcept override;
 
   // The sentence that names who stopped, from the slots as they are now, by the strongest sign that there is: a process
-  // that does not run (SIGSTOP, a debugger); else a rank that is in no collective operation; else one that is behind.
+  // that does not run (SIGSTOP, a debugger); else a rank that is in no collective operation; else, on one host, a rank
+  // that is behind. Where all ranks of one host of several wait, it names the other hosts.
   std::string diagnosis() const;
 
  private:
@@ -55,7 +57,7 @@ class Watchdog final : public CommObserver {
   struct Shared;
   World& world_;
   std::unique_ptr<Shared> shared_;
-  std::string host_;
+  std::string host_, other_hosts_;
   std::chrono::milliseconds timeout_{};  // zero: not started
   std::mutex mutex_;
   std::condition_variable stopped_;

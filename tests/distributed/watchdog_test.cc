@@ -39,6 +39,12 @@ TEST_P(StoppedRank, EndsTheJobInTimeAndIsNamed) {
 INSTANTIATE_TEST_SUITE_P(Watchdog, StoppedRank, ::testing::Values(Stop{"sleep", 1}, Stop{"spin", 0}, Stop{"signal", 2}),
                          [](const auto& test) { return std::string(test.param.how); });
 
+TEST(Watchdog, ARankThatWasStoppedBeforeItWatchedIsNamed) {
+  const auto end = run_ranks(3, "stop early 2");
+  EXPECT_EQ(end.exit_code, 71) << end.output;
+  EXPECT_THAT(end.output, HasSubstr("stopped: rank 2 (busy in start, step 0), whose process does not run; kept"));
+}
+
 TEST(Watchdog, SlowProgressIsProgress) {
   const auto end = run_ranks(2, "calm");
   EXPECT_EQ(end.exit_code, 0) << end.output;
@@ -52,7 +58,7 @@ TEST(Watchdog, TellsFromTheSlotsWhoStopped) {
   EXPECT_EQ(watchdog.diagnosis(), "stopped: rank 0 (busy in checkpoint, step 12)");
   watchdog.wait_begins("all_gather");
   EXPECT_EQ(watchdog.diagnosis(),
-            "stopped: none on this host: look at the other hosts or the network; kept waiting: rank 0 (waiting in "
+            "stopped: none on this host: look at the network; kept waiting: rank 0 (waiting in "
             "all_gather, step 12)");
   watchdog.wait_ends();
   watchdog.beat("a phase whose name is longer than its field has room for", 13);

@@ -1,7 +1,8 @@
 // A program of one call, whose way out tests look at: main's handling of errors around whatever its argument names.
 //   world_probe size          prints the size of the world
-//   world_probe stop HOW R    rank R stops making progress after step 5 (HOW: sleep, spin, signal); the others wait for
-//   it world_probe calm          all ranks make progress slowly for longer than the watchdog's patience
+//   world_probe stop HOW R    rank R stops making progress after step 5 (HOW: sleep, spin, signal) or by a signal
+//                             before it watches (early); the others wait for it
+//   world_probe calm          all ranks make progress slowly for longer than the watchdog's patience
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 #include <signal.h>
@@ -21,7 +22,7 @@ using namespace std::chrono_literals;
 namespace {
 
 void stop_here(const std::string& how) {
-  if (how == "signal") ::raise(SIGSTOP);
+  if (how == "signal" || how == "early") ::raise(SIGSTOP);
   for (volatile bool forever = true; forever;) {
     if (how == "sleep") std::this_thread::sleep_for(1h);
   }
@@ -29,6 +30,7 @@ void stop_here(const std::string& how) {
 
 void step_until_stopped(World& world, const std::string& how, int culprit) {
   Watchdog watchdog(world);
+  if (how == "early" && world.rank() == culprit) stop_here(how);
   watchdog.start(1s);
   const auto communicator = world.make_communicator(&watchdog);
   for (int64_t step = 0; step < 10; ++step) {
