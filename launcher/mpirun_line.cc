@@ -13,7 +13,7 @@ namespace rankwise {
 namespace {
 
 constexpr uint64_t kMaxHostfileBytes = 1 << 20;
-constexpr std::string_view kForwardedPrefixes[] = {"RANKWISE_", "NCCL_", "CUDA_", "OMP_", "UCX_", "FI_", "NVIDIA_"};
+constexpr std::string_view kForwardedPrefixes[] = {"RANKWISE_", "NCCL_", "CUDA_", "OMP_", "UCX_", "FI_"};
 constexpr std::string_view kForwardedNames[] = {"LD_LIBRARY_PATH", "TMPDIR", "TZ", "HF_HOME", "HF_HUB_OFFLINE"};
 
 int slots_of(std::string_view word, const std::filesystem::path& path, int line) {

@@ -34,7 +34,8 @@ std::vector<std::string> mpirun_command(const MpirunLine& line);
 int open_mpi_major(std::string_view version_text);
 
 // Names in `environment` ("NAME=value" each) that ranks on other hosts need: of Rankwise, NCCL, CUDA, OpenMP, UCX and
-// libfabric, and a few by their whole name. Never a value: those would stand in every list of processes.
+// libfabric, and a few by their whole name. Never a value: those would stand in every list of processes. Not NVIDIA_*:
+// the MPI operator empties them in its launcher, which has no GPU; handed on, they would hide the workers' GPUs.
 std::vector<std::string> forwarded_variables(const std::vector<std::string_view>& environment);
 
 // As one would type it.

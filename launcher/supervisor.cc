@@ -7,6 +7,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <csignal>
 #include <fstream>
@@ -22,7 +23,7 @@ using std::chrono::milliseconds;
 using std::chrono::seconds;
 
 constexpr milliseconds kTick{100};  // how late a deadline may be seen
-constexpr seconds kTermBeforeEnd{10}, kKillBeforeEnd{2};
+constexpr seconds kTermBeforeEnd{10}, kKillBeforeEnd{2}, kKillAfterFarewell{5};
 constexpr seconds kLeftoversEnd{3};  // mpirun's ranks are gone a moment after it
 constexpr size_t kMaxLineBytes = 4096;
 constexpr int kSignals[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGCHLD};
@@ -34,9 +35,10 @@ sigset_t watched_signals() {
   return set;
 }
 
-// The last line that says most about why a program ended.
-class ErrorLine {
+// What a program writes to stderr, by lines; and of these the last that says most about why it ended.
+class ErrorLines {
  public:
+  explicit ErrorLines(std::function<void(std::string_view line)> on_line) : on_line_(std::move(on_line)) {}
   void add(std::string_view text) {
     for (const char c : text) {
       if (c == '\n' || c == '\r')
@@ -52,10 +54,12 @@ class ErrorLine {
 
  private:
   void take() {
+    on_line_(line_);
     if (line_.find("error") != std::string::npos || line_.starts_with("rankwise:")) error_ = line_;
     if (line_.find_first_not_of(" -=*") != std::string::npos) any_ = line_;
     line_.clear();
   }
+  std::function<void(std::string_view)> on_line_;
   std::string line_, error_, any_;
 };
 
@@ -93,19 +97,22 @@ std::vector<pid_t> children_of_this_process() {
 }  // namespace
 
 struct Supervisor::Child {
+  explicit Child(const StopPolicy& how) : policy(how) {}
   const StopPolicy& policy;
   pid_t pid = -1;
-  UniqueFd errors = {};  // what it writes to stderr
-  ErrorLine line = {};
-  std::optional<int> status = {};
-  Clock::time_point asked = {};
-  bool was_asked = false, term_sent = false;
+  UniqueFd errors;  // what it writes to stderr
+  ErrorLines lines{[this](std::string_view line) { listen(line); }};
+  std::optional<int> status;
+  Clock::time_point term_at = Clock::time_point::max(), kill_at = Clock::time_point::max();
+  bool was_asked = false, term_sent = false, is_over = false;
 
   bool ended() const { return status.has_value(); }
   void send(int signal) const {
     if (!ended()) ::kill(pid, signal);
   }
   void stop();
+  void listen(std::string_view line);
+  void end_by(Clock::time_point term, Clock::time_point kill);
   void keep_deadlines();
   void pass_on_errors();
 };
@@ -113,26 +120,38 @@ struct Supervisor::Child {
 void Supervisor::Child::stop() {
   if (was_asked) return send(SIGTERM);
   was_asked = true;
-  asked = Clock::now();
+  const auto now = Clock::now();
   policy.ask(pid);
+  if (policy.grace.count() > 0) end_by(now + policy.grace - kTermBeforeEnd, now + policy.grace - kKillBeforeEnd);
+}
+
+void Supervisor::Child::listen(std::string_view line) {
+  if (is_over || !policy.says_it_is_over || !policy.says_it_is_over(line)) return;
+  is_over = true;
+  const auto farewell = Clock::now() + policy.farewell;
+  end_by(farewell, farewell + kKillAfterFarewell);
+}
+
+void Supervisor::Child::end_by(Clock::time_point term, Clock::time_point kill) {
+  term_at = std::min(term_at, term);
+  kill_at = std::min(kill_at, kill);
 }
 
 void Supervisor::Child::keep_deadlines() {
-  if (!was_asked || ended()) return;
-  const auto since = Clock::now() - asked;
-  const bool over = policy.grace.count() > 0 && since >= policy.grace - kTermBeforeEnd;
-  if (!term_sent && (over || (policy.may_end && policy.may_end()))) {
+  if (ended()) return;
+  const auto now = Clock::now();
+  if (!term_sent && (now >= term_at || (was_asked && policy.may_end && policy.may_end()))) {
     term_sent = true;
     send(SIGTERM);
   }
-  if (policy.grace.count() > 0 && since >= policy.grace - kKillBeforeEnd) send(SIGKILL);
+  if (now >= kill_at) send(SIGKILL);
 }
 
 void Supervisor::Child::pass_on_errors() {
   std::array<char, 65536> buffer;
   ssize_t count = 0;
   while ((count = ::read(errors.get(), buffer.data(), buffer.size())) > 0) {
-    line.add({buffer.data(), static_cast<size_t>(count)});
+    lines.add({buffer.data(), static_cast<size_t>(count)});
     for (ssize_t done = 0, written = 0; done < count; done += written) {
       written = ::write(STDERR_FILENO, buffer.data() + done, static_cast<size_t>(count - done));
       if (written <= 0) break;  // nobody reads; the program goes on
@@ -157,7 +176,7 @@ Supervisor::~Supervisor() {
 Outcome Supervisor::run(const std::vector<std::string>& command, const StopPolicy& policy) {
   auto [errors, errors_in] = make_pipe();
   auto [failure, failure_in] = make_pipe();
-  Child child{policy};
+  Child child(policy);
   child.pid = ::fork();
   if (child.pid < 0) throw_errno("fork", errno);
   if (child.pid == 0) become(command, errors_in.get(), failure_in.get());
@@ -172,7 +191,10 @@ Outcome Supervisor::run(const std::vector<std::string>& command, const StopPolic
   end_leftovers();
   child.pass_on_errors();
   const int status = *child.status;
-  return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), stop_requested_, child.line.last()};
+  return {.code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status),
+          .stop_requested = stop_requested_,
+          .overstayed = child.is_over && child.term_sent,
+          .last_error = child.lines.last()};
 }
 
 void Supervisor::watch(Child& child) {

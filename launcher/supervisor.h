@@ -10,6 +10,7 @@
 #include <chrono>
 #include <functional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/unique_handle.h"
@@ -23,11 +24,16 @@ struct StopPolicy {
   std::function<bool()> may_end;
   // From the first signal on; SIGTERM follows 10 s before, SIGKILL 2 s before it is over. 0: no end.
   std::chrono::seconds grace{0};
+  // Of a line of its stderr: does it say that the program's work is over? One that stays `farewell` longer than that
+  // gets SIGTERM, and SIGKILL 5 s later. Null: no line does.
+  std::function<bool(std::string_view line)> says_it_is_over = nullptr;
+  std::chrono::seconds farewell{20};
 };
 
 struct Outcome {
   int code = 0;                 // of the program; 128 + the signal that ended it
   bool stop_requested = false;  // we were signalled
+  bool overstayed = false;      // it said that its work is over, and had to be ended
   std::string last_error;       // the last line of its stderr that names an error; else its last one
 };
 

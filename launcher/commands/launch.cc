@@ -116,6 +116,12 @@ bool may_help(int code) {
   return !is_permanent(code) && std::ranges::find(kFinal, static_cast<ExitCode>(code)) == std::end(kFinal);
 }
 
+// A rank that gave up ends the others through mpirun; but one that waits for a host that is cut off may never end.
+bool says_job_is_over(std::string_view line) {
+  return line.starts_with("rankwise: no progress on ") ||
+         line.find("Per user-direction, the job has been aborted") != std::string_view::npos;
+}
+
 // The code that the launcher leaves with.
 int final_code(const Outcome& outcome) {
   // A rank died of the signal that asks it to stop: it had not begun, so there was nothing to save.
@@ -138,20 +144,25 @@ void note_permanent(const std::optional<TrainRun>& run, const Outcome& outcome) 
 // Starts it again, after longer and longer pauses, as long as that may help.
 Outcome run_again_and_again(Supervisor& supervisor, const MpirunLine& line, const Options& options,
                             const std::vector<Host>& hosts) {
-  const StopPolicy policy{
-      .ask = [](pid_t mpirun) { ::kill(mpirun, SIGUSR1); }, .may_end = nullptr, .grace = seconds(options.grace)};
+  const StopPolicy policy{.ask = [](pid_t mpirun) { ::kill(mpirun, SIGUSR1); },
+                          .may_end = nullptr,
+                          .grace = seconds(options.grace),
+                          .says_it_is_over = &says_job_is_over};
   const auto pause = [&](milliseconds time) { return !supervisor.stopped_within(time); };
   const int port = options.ssh_port == 0 ? kSshPort : options.ssh_port;
-  const Outcome stopped{static_cast<int>(ExitCode::kStopped), true, "stopped before the ranks were started"};
+  const Outcome stopped{.code = static_cast<int>(ExitCode::kStopped),
+                        .stop_requested = true,
+                        .last_error = "stopped before the ranks were started"};
   milliseconds back_off = kFirstBackOff;
   for (int restart = 0;; ++restart, back_off = std::min(2 * back_off, kLongestBackOff)) {
     if (!wait_for_hosts(hosts, port, seconds(options.start_timeout), pause)) return stopped;
     if (!pause(milliseconds(0))) return stopped;
-    const Outcome outcome = supervisor.run(mpirun_command(line), policy);
+    Outcome outcome = supervisor.run(mpirun_command(line), policy);
+    if (outcome.overstayed) outcome.code = static_cast<int>(ExitCode::kCommunication);
     if (outcome.stop_requested || !may_help(outcome.code) || restart == options.restarts) return outcome;
     log_warning("ended with code {}; start {} of {} in {} s", outcome.code, restart + 2, options.restarts + 1,
                 back_off.count() / 1000);
-    if (!pause(back_off)) return outcome;
+    if (!pause(back_off)) return stopped;
   }
 }
 

@@ -93,8 +93,9 @@ def test_a_worker_that_is_cut_off_is_named(new_job):
     with running(job) as (launcher, workers):
         wait_for_step(job, 5, launcher, *workers)
         job.network.cut(workers[1].namespace)
-        # The ranks that are left give up within comms.timeout_seconds; mpirun waits for its keepalives to fail.
-        wait_until(lambda: NEXT_START in launcher.output().partition("no progress")[2], "the next start", 240)
-        waiting = launcher.output().partition(NEXT_START)[2]
+        # The ranks that are left give up within comms.timeout_seconds; mpirun would wait for the lost host.
+        wait_until(lambda: NEXT_START in launcher.output().partition("no progress")[2], "the next start", 120)
+        assert f"look at {job.name}-worker-1 and the network" in launcher.output()
+        waiting = launcher.output().rpartition(NEXT_START)[2]
         assert job.host(1) in waiting and job.host(0) not in waiting
         assert launcher.delete(grace=60) != 0

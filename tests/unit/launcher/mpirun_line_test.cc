@@ -70,7 +70,7 @@ TEST(MpirunLine, TheVersionOfMpirun) {
 
 TEST(MpirunLine, NamesOfVariablesForOtherHosts) {
   EXPECT_THAT(forwarded_variables({"NCCL_DEBUG=INFO", "HOME=/root", "OMP_NUM_THREADS=4", "AWS_SECRET=x", "TZ=UTC",
-                                   "NCCLX=1", "RANKWISE_A=", "HF_TOKEN=secret"}),
+                                   "NCCLX=1", "RANKWISE_A=", "HF_TOKEN=secret", "NVIDIA_VISIBLE_DEVICES="}),
               ElementsAre("NCCL_DEBUG", "OMP_NUM_THREADS", "RANKWISE_A", "TZ"));
 }
 

@@ -70,6 +70,20 @@ TEST(Supervisor, EndsAProgramThatServesOthersWhenTheyAreDone) {
   EXPECT_EQ(run_shell("trap 'exit 9' TERM; kill -TERM $PPID; while :; do sleep 0.1; done", policy).code, 9);
 }
 
+TEST(Supervisor, EndsAProgramThatStaysWhenItsWorkIsOver) {
+  StopPolicy policy = kAskByUsr1;
+  policy.says_it_is_over = [](std::string_view line) { return line == "no progress"; };
+  policy.farewell = seconds(0);
+  const Outcome stayed = run_shell("trap 'exit 9' TERM; echo no progress >&2; while :; do sleep 0.1; done", policy);
+  EXPECT_EQ(stayed.code, 9);
+  EXPECT_TRUE(stayed.overstayed);
+  EXPECT_FALSE(stayed.stop_requested);
+  policy.farewell = seconds(100);
+  const Outcome went = run_shell("echo no progress >&2; exit 71", policy);
+  EXPECT_EQ(went.code, 71);
+  EXPECT_FALSE(went.overstayed);
+}
+
 TEST(Supervisor, LeavesNobodyBehind) {
   const testing::ScratchDirectory scratch;
   const auto file = scratch.path() / "pid";
