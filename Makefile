@@ -38,7 +38,8 @@ e2e: build ## whole runs of the program
 faults: build ## kill a run again and again; the result stays equal in every bit
 	$(PYTEST) tests/faults
 
-test-cluster: build ## Kubernetes: manifests, a real API server, the image's pods; root, Go, debootstrap
+test-cluster: build ## Kubernetes: control plane, MPI operator, the image's pods; root, Go, debootstrap, iproute2
+	tools/cluster_build.py
 	$(PYTEST) tests/cluster
 
 test-gpu: $(if $(TESTS),,build) ## what only GPUs show; TESTS=FOLDER: with the programs of an unpacked `make bundle BUNDLE=--tests`

@@ -7,7 +7,7 @@ import subprocess
 import pytest
 import yaml
 
-from manifests import JOBS, OVERLAYS, containers_of, folder, mappings, of_kind, pod_templates, render
+from overlays import JOBS, OVERLAYS, containers_of, documents, folder, mappings, of_kind, pod_templates
 from program import ENVIRONMENT, RANKWISE, ROOT
 from prometheus import promtool
 
@@ -75,7 +75,7 @@ def test_network_policy_and_pod_monitor_mean_these_pods(overlay):
     (policy,) = of_kind(overlay, "NetworkPolicy")
     (monitor,) = of_kind("monitoring", "PodMonitor")
     (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
-    for template in pod_templates(overlay):
+    for template in pod_templates(documents(overlay)):
         labels = template["metadata"]["labels"]
         assert policy["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
         assert monitor["spec"]["selector"]["matchLabels"].items() <= labels.items()
@@ -128,7 +128,7 @@ def test_workers_are_started_again_and_end_with_their_job():
 
 @pytest.mark.parametrize("overlay", ["single-node", "cpu-demo", "trainjob"])
 def test_what_the_input_decides_is_not_tried_again(overlay):
-    policies = [node["podFailurePolicy"] for node in mappings(render(overlay)) if "podFailurePolicy" in node]
+    policies = [node["podFailurePolicy"] for node in mappings(documents(overlay)) if "podFailurePolicy" in node]
     assert policies
     for policy in policies:
         rule = policy["rules"][0]
