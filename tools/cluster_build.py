@@ -20,6 +20,7 @@ from pathlib import Path
 from support import ToolFailure, run, whole_folder
 
 MODULES = Path(__file__).resolve().parents[1] / "tests/cluster"
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rankwise"
 GO_MINIMUM = (1, 24)
 KUBERNETES = "1.34.4"
 VERSION = "k8s.io/component-base/version"
@@ -86,8 +87,7 @@ def folder():
     sources = sorted([*MODULES.glob("*/go.mod"), *MODULES.glob("*/go.sum"), *MODULES.glob("*/*.go")])
     parts = [go_version(), repr((PROGRAMS, MANIFESTS, KUSTOMIZATION, FLAGS)), *map(Path.read_text, sources)]
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "rankwise" / f"cluster-{digest}"
+    return CACHE / f"cluster-{digest}"
 
 
 def explain(name, log):

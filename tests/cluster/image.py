@@ -9,12 +9,11 @@ import os
 import re
 import shutil
 import subprocess
-from pathlib import Path
 
+from cluster_build import CACHE
 from program import ROOT
 
 DOCKERFILE = ROOT / "k8s/Dockerfile"
-CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "rankwise"
 SUITES = {"debian:12-slim": "bookworm"}
 
 

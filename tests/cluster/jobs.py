@@ -6,6 +6,7 @@ from api import eventually
 from overlays import changed, pod_templates, served
 
 ROLE = "training.kubeflow.org/job-role"
+DECIDED_BY_THE_INPUT = [64, 65, 66, 77, 78]  # README, "Exit codes": another start ends the same way
 
 
 def start(cluster, namespace, overlay, kind, changes, config=None, volume="/volume"):
@@ -93,6 +94,10 @@ class Job:
             return runs if len(runs) == count else None
 
         return eventually(found, lambda: f"{count} pods run, of {list(map(phase, pods()))}; {self.warnings()}")
+
+    def loses(self, pod, what=None):
+        """Waits until that pod, and not one of its name, is gone; `what` is for the failure, as of eventually()."""
+        eventually(lambda: uid(pod) not in map(uid, self.pods()), what or f"{pod['metadata']['name']} is gone")
 
 
 class MpiJob(Job):

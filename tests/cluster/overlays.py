@@ -3,15 +3,11 @@
 import copy
 import functools
 import subprocess
-import sys
-from pathlib import Path
 
 import yaml
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[1]
-sys.path.insert(0, str(ROOT / "tools"))
-import cluster_build  # noqa: E402
+import cluster_build
+from program import ROOT
 
 EXAMPLE = "example"
 OVERLAYS = sorted(path.parent.name for path in (ROOT / "k8s/overlays").glob("*/kustomization.yaml"))
@@ -22,7 +18,7 @@ UNKNOWN_GROUPS = {"kueue.x-k8s.io", "monitoring.coreos.com"}
 
 
 def folder(overlay):
-    return HERE / EXAMPLE if overlay == EXAMPLE else ROOT / "k8s/overlays" / overlay
+    return ROOT / "tests/cluster" / EXAMPLE if overlay == EXAMPLE else ROOT / "k8s/overlays" / overlay
 
 
 @functools.cache

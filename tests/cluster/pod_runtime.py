@@ -30,7 +30,7 @@ def enter_network(name):
 
 
 class Probe:
-    """A readiness probe: one failure more than it bears, and the pod is not ready any more."""
+    """A readiness probe: `failureThreshold` failures in a row, and the pod is not ready any more."""
 
     def __init__(self, container):
         self.spec = container.get("readinessProbe")

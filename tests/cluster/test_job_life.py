@@ -2,12 +2,10 @@
 
 import pytest
 
-from api import eventually
-from jobs import uid
+from jobs import DECIDED_BY_THE_INPUT, uid
 from overlays import EXAMPLE, OVERLAYS, of_kind
 
-JOBS = [overlay for overlay in [EXAMPLE, *OVERLAYS] if of_kind(overlay, "Job")]
-DECIDED_BY_THE_INPUT = [64, 65, 66, 77, 78]  # README, "Exit codes": another start ends the same way
+WITH_JOB = [overlay for overlay in [EXAMPLE, *OVERLAYS] if of_kind(overlay, "Job")]
 LOST_RANK = 71
 
 
@@ -17,7 +15,7 @@ def one_running(job):
 
 
 @pytest.mark.parametrize("exit_code", DECIDED_BY_THE_INPUT)
-@pytest.mark.parametrize("overlay", JOBS)
+@pytest.mark.parametrize("overlay", WITH_JOB)
 def test_what_the_input_decides_is_not_tried_again(start_job, kubelet, overlay, exit_code):
     job = start_job(overlay=overlay)
     kubelet.runtime.fail(one_running(job), exit_code)
@@ -25,7 +23,7 @@ def test_what_the_input_decides_is_not_tried_again(start_job, kubelet, overlay, 
     assert len(job.pods()) == 1
 
 
-@pytest.mark.parametrize("overlay", JOBS)
+@pytest.mark.parametrize("overlay", WITH_JOB)
 def test_a_lost_rank_is_tried_again(start_job, kubelet, overlay):
     job = start_job(overlay=overlay)
     lost = one_running(job)
@@ -42,7 +40,7 @@ def test_the_limit_of_failures_is_kept(start_job, kubelet):
     assert job.reaches("Failed") == "BackoffLimitExceeded"
 
 
-@pytest.mark.parametrize("overlay", JOBS)
+@pytest.mark.parametrize("overlay", WITH_JOB)
 def test_eviction_by_the_node_does_not_count(start_job, kubelet, overlay):
     job = start_job({"spec.backoffLimit": 0}, overlay)
     evicted = one_running(job)
@@ -58,6 +56,6 @@ def test_eviction_by_request_does_not_count(start_job, cluster, namespace):
     name = evicted["metadata"]["name"]
     eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name, "namespace": namespace}}
     cluster.api.post(f"/api/v1/namespaces/{namespace}/pods/{name}/eviction", eviction)
-    eventually(lambda: uid(evicted) not in map(uid, job.pods()), "the evicted pod is gone")
+    job.loses(evicted)
     assert uid(one_running(job)) != uid(evicted)
     assert "failed" not in job.status() and job.condition("Failed") is None

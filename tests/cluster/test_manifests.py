@@ -7,12 +7,12 @@ import subprocess
 import pytest
 import yaml
 
+from jobs import DECIDED_BY_THE_INPUT
 from overlays import JOBS, OVERLAYS, containers_of, documents, folder, mappings, of_kind, pod_templates
 from program import ENVIRONMENT, RANKWISE, ROOT
 from prometheus import promtool
 
 WITH_CONFIG = [overlay for overlay in JOBS if overlay != "cpu-demo"]
-DECIDED = [64, 65, 66, 77, 78]  # the exit codes that no other start helps: README, "Exit codes"
 WRITABLE = {"/runs", "/tmp", "/dev/shm"}
 
 
@@ -132,7 +132,7 @@ def test_what_the_input_decides_is_not_tried_again(overlay):
     assert policies
     for policy in policies:
         rule = policy["rules"][0]
-        assert rule["action"] == "FailJob" and rule["onExitCodes"]["values"] == DECIDED
+        assert rule["action"] == "FailJob" and rule["onExitCodes"]["values"] == DECIDED_BY_THE_INPUT
 
 
 @pytest.mark.parametrize("overlay", WITH_CONFIG)

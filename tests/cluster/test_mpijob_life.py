@@ -121,7 +121,7 @@ def test_drain_is_refused_as_long_as_the_budget_is_there(start_mpijob, cluster, 
     assert refused.returncode == 1 and "would violate the pod's disruption budget" in refused.stderr
     cluster.api.delete(path)
     cluster.kubectl(*drain, "--timeout=60s")
-    eventually(lambda: uid(worker) not in map(uid, job.workers()), "the worker is gone")
+    job.loses(worker)
 
 
 @pytest.fixture

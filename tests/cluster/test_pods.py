@@ -43,18 +43,19 @@ class Training:
     def __init__(self, directory, tiny, pods, start_mpijob, changes=None, **settings):
         self.pods, self.start_mpijob = pods, start_mpijob
         self.claim = directory / "claim"
-        self.run = self._lay_out(directory, tiny, settings)
+        self._lay_out(tiny)
+        self.run = self._configured(directory, tiny, settings)
         self.begin(changes or {})
 
-    @staticmethod
-    def _lay_out(directory, tiny, settings):
-        claim = directory / "claim"
-        shutil.copytree(tiny.directory, claim / "models/tiny", ignore=shutil.ignore_patterns("cache"))
-        for path in [claim / "models/tiny", *(claim / "models").rglob("*")]:  # made for their owner alone
+    def _lay_out(self, tiny):
+        shutil.copytree(tiny.directory, self.claim / "models/tiny", ignore=shutil.ignore_patterns("cache"))
+        for path in [self.claim / "models/tiny", *(self.claim / "models").rglob("*")]:  # made for their owner alone
             path.chmod(0o755 if path.is_dir() else 0o644)
-        (claim / "data").mkdir()
-        (claim / "runs").mkdir()
-        os.chown(claim / "runs", 1000, 1000)
+        (self.claim / "data").mkdir()
+        (self.claim / "runs").mkdir()
+        os.chown(self.claim / "runs", 1000, 1000)
+
+    def _configured(self, directory, tiny, settings):
         inside = {"path": "/models/tiny/train.jsonl", "format": "messages"}
         changes = {
             "run": {"output_dir": "/runs/tiny"},
@@ -63,7 +64,7 @@ class Training:
             "comms": {"timeout_seconds": 10},
         }
         run = Run(directory / "config", tiny.settings(**changes | settings))
-        run.output = claim / "runs/tiny"
+        run.output = self.claim / "runs/tiny"
         return run
 
     def begin(self, changes):
@@ -82,6 +83,12 @@ class Training:
 
     def reaches_step(self, step):
         eventually(lambda: self.run.last_step() >= step, lambda: f"step {step}\n{self.pods.outputs()}", 120)
+
+    def saved(self):
+        """The last step, of a run whose ranks have left; it has to be in a checkpoint."""
+        step = self.run.last_step()
+        assert self.run.checkpoints()[-1] == step
+        return step
 
     def goes_on(self):
         """Waits until another start has continued from the newest checkpoint, and has trained; returns that step."""
@@ -119,9 +126,8 @@ def test_a_deleted_worker_saves_and_its_successor_joins(train, cluster):
     training.reaches_step(5)
     launcher, worker = training.launcher(), training.workers()[1]
     delete(cluster, worker)
-    eventually(lambda: uid(worker) not in map(uid, training.job.pods()), training.pods.outputs)
-    saved = training.run.last_step()
-    assert training.run.checkpoints()[-1] == saved
+    training.job.loses(worker, training.pods.outputs)
+    saved = training.saved()
     assert training.goes_on() == saved
     assert uid(training.launcher()) == uid(launcher), "the launcher starts the ranks anew by itself"
 
@@ -131,9 +137,8 @@ def test_a_deleted_launcher_saves_and_another_goes_on(train, cluster):
     training.reaches_step(5)
     launcher = training.launcher()
     delete(cluster, launcher)
-    eventually(lambda: uid(launcher) not in map(uid, training.job.pods()), training.pods.outputs)
-    saved = training.run.last_step()
-    assert training.run.checkpoints()[-1] == saved
+    training.job.loses(launcher, training.pods.outputs)
+    saved = training.saved()
     assert training.goes_on() == saved
 
 
@@ -143,8 +148,7 @@ def test_suspended_it_saves_and_resumed_it_goes_on(train, cluster):
     cluster.api.patch(training.job.path, {"spec": {"runPolicy": {"suspend": True}}})
     training.job.reaches("Suspended")
     eventually(lambda: not training.job.pods(), training.pods.outputs)
-    saved = training.run.last_step()
-    assert training.run.checkpoints()[-1] == saved
+    saved = training.saved()
     cluster.api.patch(training.job.path, {"spec": {"runPolicy": {"suspend": False}}})
     assert training.goes_on() == saved
 
@@ -154,8 +158,7 @@ def test_it_goes_on_with_fewer_workers(train, cluster, namespace):
     training.reaches_step(5)
     cluster.kubectl("delete", "mpijob", training.job.name, f"--namespace={namespace}")
     eventually(lambda: not training.job.pods(), training.pods.outputs)
-    saved = training.run.last_step()
-    assert training.run.checkpoints()[-1] == saved
+    saved = training.saved()
     training.begin({"spec.mpiReplicaSpecs.Worker.replicas": 1})
     assert training.goes_on() == saved
     assert "-np 1 " in training.said()
@@ -173,8 +176,7 @@ def test_a_node_is_drained_once_the_budget_is_gone(train, cluster, namespace):
     with contextlib.ExitStack() as stack:
         stack.callback(cluster.kubectl, "uncordon", node)
         cluster.kubectl(*drain, "--timeout=60s")
-        saved = training.run.last_step()
-        assert training.run.checkpoints()[-1] == saved
+        saved = training.saved()
         eventually(lambda: RESTARTED_IN_PLACE in training.said(), training.pods.outputs)
     assert training.goes_on() == saved
 
