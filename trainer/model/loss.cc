@@ -67,9 +67,9 @@ LogitGradient gpu_cross_entropy(const at::Tensor& logits_mV, const at::Tensor& t
   return {loss_m.sum(at::kDouble), logits_mV, {}};
 }
 
-// The products whose sum is gradient head. float32 on a GPU in pieces of the vocabulary: adding its tens of thousands of
-// products one after another, as cuBLAS may, costs a digit (on SmolLM2's 49,152 the adapter's gradients are off by 2e-5,
-// in pieces by 3e-6).
+// The products whose sum is gradient head. float32 on a GPU in pieces of the vocabulary: adding its tens of thousands
+// of products one after another, as cuBLAS may, costs a digit (on SmolLM2's 49,152 the adapter's gradients are off by
+// 2e-5, in pieces by 3e-6).
 std::vector<Product> to_hidden(const at::Tensor& gradient_mV, const at::Tensor& head_VC) {
   if (!gradient_mV.is_cuda() || gradient_mV.scalar_type() != at::kFloat) return {{gradient_mV, head_VC}};
   constexpr int64_t kPiece = 4096;
