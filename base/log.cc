@@ -2,14 +2,22 @@
 
 #include <spdlog/logger.h>
 #include <spdlog/sinks/stdout_color_sinks.h>
+#include <unistd.h>
 
+#include <atomic>
+#include <cerrno>
 #include <memory>
 #include <mutex>
 #include <string>
 #include <utility>
 
+#include "base/check.h"
+
 namespace rankwise {
 namespace {
+
+std::atomic<LogFormat> format{LogFormat::kText};
+std::atomic<int> own_rank{-1};
 
 spdlog::level::level_enum level_of(LogLevel level) {
   switch (level) {
@@ -51,18 +59,50 @@ Listener& listener() {  // never destroyed, as above
   return *instance;
 }
 
+void write_line(std::string line) {
+  line += '\n';
+  for (std::string_view left = line; !left.empty();) {
+    const ssize_t count = ::write(STDERR_FILENO, left.data(), left.size());
+    if (count < 0 && errno == EINTR) continue;
+    if (count <= 0) return;  // nobody reads; the program goes on
+    left.remove_prefix(static_cast<size_t>(count));
+  }
+}
+
 }  // namespace
 
 void init_log(int rank, LogLevel level) {
+  own_rank = rank;
   logger().set_pattern(pattern_for(rank));
   logger().set_level(level_of(level));
 }
 
-void log_message(LogLevel level, std::string_view message) {
-  logger().log(level_of(level), spdlog::string_view_t(message.data(), message.size()));
+void set_log_format(LogFormat wanted) { format = wanted; }
+
+LogFormat log_format() { return format; }
+
+LogFormat log_format_named(std::string_view name, std::string_view place) {
+  RW_CHECK(name == "text" || name == "json", UsageError, "{} is \"{}\"; text or json", place, name);
+  return name == "json" ? LogFormat::kJson : LogFormat::kText;
+}
+
+void log_message(LogLevel level, std::string_view message, const LogFacts& facts) {
   if (!logger().should_log(level_of(level))) return;
+  if (format == LogFormat::kJson)
+    write_line(json_log_line(level, own_rank, message, facts));
+  else
+    logger().log(level_of(level), spdlog::string_view_t(message.data(), message.size()));
   const std::lock_guard lock(listener().mutex);
-  if (listener().hear) listener().hear(fmt::format("{}: {}", spdlog::level::to_string_view(level_of(level)), message));
+  if (listener().hear) listener().hear(fmt::format("{}: {}", log_level_name(level), message));
+}
+
+void log_event(std::string_view message, const LogFacts& facts) {
+  if (format == LogFormat::kJson) write_line(json_log_line(LogLevel::kInfo, own_rank, message, facts));
+}
+
+void log_last_words(std::string_view message, const LogFacts& facts) {
+  const bool json = format == LogFormat::kJson;
+  write_line(json ? json_log_line(LogLevel::kError, own_rank, message, facts) : fmt::format("rankwise: {}", message));
 }
 
 void set_log_listener(std::function<void(std::string_view line)> hear) {

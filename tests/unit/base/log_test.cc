@@ -3,7 +3,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <nlohmann/json.hpp>
+#include <sstream>
 #include <string>
+
+#include "base/error.h"
+#include "tests/support/expect_error.h"
 
 namespace rankwise {
 namespace {
@@ -53,6 +58,43 @@ TEST(Log, TellsAListenerWhatIsShown) {
   log_error("later");
   GetCapturedStderr();
   EXPECT_EQ(heard, "warning: slow 1|");
+}
+
+TEST(Log, SpeaksToProgramsWhereThatIsAskedFor) {
+  std::string heard;
+  set_log_listener([&](std::string_view line) { heard.append(line).push_back('|'); });
+  init_log(2, LogLevel::kInfo);
+  set_log_format(LogFormat::kJson);
+  CaptureStderr();
+  log_message(LogLevel::kWarning, "slow", {.event = "wait", .step = 4});
+  log_message(LogLevel::kDebug, "hidden");
+  log_event("step 5", {.event = "step", .step = 5});
+  log_last_words("no progress");
+  std::istringstream lines(GetCapturedStderr());
+  set_log_format(LogFormat::kText);
+  init_log(0, LogLevel::kInfo);
+  set_log_listener(nullptr);
+  std::string seen;
+  for (std::string line; std::getline(lines, line);) {
+    const auto json = nlohmann::json::parse(line);
+    EXPECT_EQ(json["rank"], 2);
+    seen += json["level"].get<std::string>() + " " + json["message"].get<std::string>() + "|";
+  }
+  EXPECT_EQ(seen, "warning slow|info step 5|error no progress|");
+  EXPECT_EQ(heard, "warning: slow|");
+}
+
+TEST(Log, TellsPeopleNothingTwice) {
+  CaptureStderr();
+  log_event("step 5", {.event = "step"});
+  log_last_words("no progress");
+  EXPECT_EQ(GetCapturedStderr(), "rankwise: no progress\n");
+}
+
+TEST(Log, KnowsItsFormatsByName) {
+  EXPECT_EQ(log_format_named("json", "--log-format"), LogFormat::kJson);
+  EXPECT_EQ(log_format_named("text", "--log-format"), LogFormat::kText);
+  EXPECT_ERROR(log_format_named("yaml", "--log-format"), UsageError, "--log-format", "yaml", "text or json");
 }
 
 TEST(Log, TakesAMessageWithBracesAsItIs) {
