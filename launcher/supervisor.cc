@@ -14,6 +14,7 @@
 #include <optional>
 
 #include "base/error.h"
+#include "base/log.h"
 
 namespace rankwise {
 namespace {
@@ -23,7 +24,7 @@ using std::chrono::milliseconds;
 using std::chrono::seconds;
 
 constexpr milliseconds kTick{100};  // how late a deadline may be seen
-constexpr seconds kTermBeforeEnd{10}, kKillBeforeEnd{2}, kKillAfterFarewell{5};
+constexpr seconds kTermBeforeEnd{10}, kKillBeforeEnd{2};
 constexpr seconds kLeftoversEnd{3};  // mpirun's ranks are gone a moment after it
 constexpr size_t kMaxLineBytes = 4096;
 constexpr int kSignals[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGCHLD};
@@ -35,33 +36,44 @@ sigset_t watched_signals() {
   return set;
 }
 
-// What a program writes to stderr, by lines; and of these the last that says most about why it ended.
-class ErrorLines {
- public:
-  explicit ErrorLines(std::function<void(std::string_view line)> on_line) : on_line_(std::move(on_line)) {}
-  void add(std::string_view text) {
-    for (const char c : text) {
-      if (c == '\n' || c == '\r')
-        take();
-      else if (line_.size() < kMaxLineBytes)
-        line_ += c;
+// Takes the whole lines out of `text`, which keeps the rest; of a line that is too long, its beginning.
+std::vector<std::string> take_lines(std::string& text) {
+  std::vector<std::string> lines;
+  size_t begin = 0;
+  for (size_t end = 0; (end = text.find_first_of("\n\r", begin)) != std::string::npos; begin = end + 1)
+    lines.push_back(text.substr(begin, std::min(end - begin, kMaxLineBytes)));
+  text.erase(0, begin);
+  text.resize(std::min(text.size(), kMaxLineBytes));
+  return lines;
+}
+
+bool says_something(const std::string& line) { return line.find_first_not_of(" -=*") != std::string::npos; }
+
+void write_all(std::string_view text) {
+  while (!text.empty()) {
+    const ssize_t written = ::write(STDERR_FILENO, text.data(), text.size());
+    if (written <= 0) return;  // nobody reads; the program goes on
+    text.remove_prefix(static_cast<size_t>(written));
+  }
+}
+
+// Lines of ranks are passed on; what others say between them, in many lines at a time, is one message.
+void pass_on_as_json(const std::vector<std::string>& lines) {
+  std::string said;
+  const auto log_said = [&said] {
+    if (!said.empty()) log_message(LogLevel::kWarning, said, {.event = "mpirun"});
+    said.clear();
+  };
+  for (const auto& line : lines) {
+    if (read_log_line(line).is_json) {
+      log_said();
+      write_all(line + "\n");
+    } else if (says_something(line)) {
+      said += (said.empty() ? "" : "\n") + line;
     }
   }
-  std::string last() {
-    take();
-    return error_.empty() ? any_ : error_;
-  }
-
- private:
-  void take() {
-    on_line_(line_);
-    if (line_.find("error") != std::string::npos || line_.starts_with("rankwise:")) error_ = line_;
-    if (line_.find_first_not_of(" -=*") != std::string::npos) any_ = line_;
-    line_.clear();
-  }
-  std::function<void(std::string_view)> on_line_;
-  std::string line_, error_, any_;
-};
+  log_said();
+}
 
 [[noreturn]] void become(const std::vector<std::string>& command, int error_fd, int failure_fd) {
   std::vector<char*> words;
@@ -100,19 +112,20 @@ struct Supervisor::Child {
   explicit Child(const StopPolicy& how) : policy(how) {}
   const StopPolicy& policy;
   pid_t pid = -1;
-  UniqueFd errors;  // what it writes to stderr
-  ErrorLines lines{[this](std::string_view line) { listen(line); }};
+  UniqueFd errors;   // what it writes to stderr
+  std::string text;  // of that, a line that has not ended yet
+  std::string last_error, last_line;
   std::optional<int> status;
   Clock::time_point term_at = Clock::time_point::max(), kill_at = Clock::time_point::max();
-  bool was_asked = false, term_sent = false, is_over = false;
+  bool was_asked = false, term_sent = false, is_over = false, kill_sent = false;
 
   bool ended() const { return status.has_value(); }
   void send(int signal) const {
     if (!ended()) ::kill(pid, signal);
   }
   void stop();
-  void listen(std::string_view line);
-  void end_by(Clock::time_point term, Clock::time_point kill);
+  void hear(const std::vector<std::string>& lines);
+  void listen(const std::string& line);
   void keep_deadlines();
   void pass_on_errors();
 };
@@ -120,21 +133,25 @@ struct Supervisor::Child {
 void Supervisor::Child::stop() {
   if (was_asked) return send(SIGTERM);
   was_asked = true;
-  const auto now = Clock::now();
   policy.ask(pid);
-  if (policy.grace.count() > 0) end_by(now + policy.grace - kTermBeforeEnd, now + policy.grace - kKillBeforeEnd);
+  if (policy.grace.count() == 0) return;
+  const auto end = Clock::now() + policy.grace;
+  term_at = end - kTermBeforeEnd;
+  kill_at = std::min(kill_at, end - kKillBeforeEnd);
 }
 
-void Supervisor::Child::listen(std::string_view line) {
-  if (is_over || !policy.says_it_is_over || !policy.says_it_is_over(line)) return;
+void Supervisor::Child::hear(const std::vector<std::string>& lines) {
+  for (const auto& line : lines) listen(line);
+  if (log_format() == LogFormat::kJson) pass_on_as_json(lines);
+}
+
+void Supervisor::Child::listen(const std::string& line) {
+  const LogLine read = read_log_line(line);
+  if (read.is_error) last_error = read.message;
+  if (says_something(read.message)) last_line = read.message;
+  if (is_over || !policy.says_it_is_over || !policy.says_it_is_over(read.message)) return;
   is_over = true;
-  const auto farewell = Clock::now() + policy.farewell;
-  end_by(farewell, farewell + kKillAfterFarewell);
-}
-
-void Supervisor::Child::end_by(Clock::time_point term, Clock::time_point kill) {
-  term_at = std::min(term_at, term);
-  kill_at = std::min(kill_at, kill);
+  kill_at = std::min(kill_at, Clock::now() + policy.farewell);
 }
 
 void Supervisor::Child::keep_deadlines() {
@@ -144,18 +161,19 @@ void Supervisor::Child::keep_deadlines() {
     term_sent = true;
     send(SIGTERM);
   }
-  if (now >= kill_at) send(SIGKILL);
+  if (now >= kill_at) {
+    kill_sent = true;
+    send(SIGKILL);
+  }
 }
 
 void Supervisor::Child::pass_on_errors() {
   std::array<char, 65536> buffer;
   ssize_t count = 0;
   while ((count = ::read(errors.get(), buffer.data(), buffer.size())) > 0) {
-    lines.add({buffer.data(), static_cast<size_t>(count)});
-    for (ssize_t done = 0, written = 0; done < count; done += written) {
-      written = ::write(STDERR_FILENO, buffer.data() + done, static_cast<size_t>(count - done));
-      if (written <= 0) break;  // nobody reads; the program goes on
-    }
+    const std::string_view chunk(buffer.data(), static_cast<size_t>(count));
+    if (log_format() == LogFormat::kText) write_all(chunk);
+    hear(take_lines(text.append(chunk)));
   }
   if (count == 0) errors.reset();  // closed; poll would say so for ever
 }
@@ -190,11 +208,12 @@ Outcome Supervisor::run(const std::vector<std::string>& command, const StopPolic
   if (failed) throw_errno("start " + command.front(), problem);
   end_leftovers();
   child.pass_on_errors();
+  child.hear({child.text});
   const int status = *child.status;
   return {.code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status),
           .stop_requested = stop_requested_,
-          .overstayed = child.is_over && child.term_sent,
-          .last_error = child.lines.last()};
+          .overstayed = child.is_over && child.kill_sent,
+          .last_error = child.last_error.empty() ? child.last_line : child.last_error};
 }
 
 void Supervisor::watch(Child& child) {

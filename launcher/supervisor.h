@@ -24,9 +24,9 @@ struct StopPolicy {
   std::function<bool()> may_end;
   // From the first signal on; SIGTERM follows 10 s before, SIGKILL 2 s before it is over. 0: no end.
   std::chrono::seconds grace{0};
-  // Of a line of its stderr: does it say that the program's work is over? One that stays `farewell` longer than that
-  // gets SIGTERM, and SIGKILL 5 s later. Null: no line does.
-  std::function<bool(std::string_view line)> says_it_is_over = nullptr;
+  // Of a message on its stderr: does it say that the program's work is over? One that stays `farewell` longer than that
+  // gets SIGKILL: mpirun would answer SIGTERM with a trace of its stack, and not end sooner. Null: none does.
+  std::function<bool(std::string_view message)> says_it_is_over = nullptr;
   std::chrono::seconds farewell{20};
 };
 
@@ -34,7 +34,7 @@ struct Outcome {
   int code = 0;                 // of the program; 128 + the signal that ended it
   bool stop_requested = false;  // we were signalled
   bool overstayed = false;      // it said that its work is over, and had to be ended
-  std::string last_error;       // the last line of its stderr that names an error; else its last one
+  std::string last_error;       // the last message on its stderr that names an error; else its last one
 };
 
 // One at a time, in a process without other threads: SIGTERM, SIGINT, SIGHUP, SIGUSR1 and SIGCHLD stay blocked while
@@ -48,7 +48,8 @@ class Supervisor {
 
   // Starts `command` (found in PATH) with stdin from /dev/null, its stderr passed on to ours, and waits for its end and
   // that of all that it left behind. A second signal sends SIGTERM at once. Throws throw_errno's error where it cannot
-  // be started.
+  // be started. With LogFormat::kJson the lines of ranks are passed on, and what mpirun or a library says in several
+  // lines at once becomes one of ours.
   Outcome run(const std::vector<std::string>& command, const StopPolicy& policy);
 
   // Waits; true as soon as a signal asked us to stop, also one that came before.

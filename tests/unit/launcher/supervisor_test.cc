@@ -5,7 +5,10 @@
 #include <csignal>
 #include <filesystem>
 #include <fstream>
+#include <sstream>
+#include <string>
 
+#include "base/log.h"
 #include "tests/support/expect_error.h"
 #include "tests/support/scratch_directory.h"
 
@@ -33,6 +36,22 @@ TEST(Supervisor, KeepsTheLineThatNamesTheError) {
             "x.jsonl:3: error: no");
   EXPECT_EQ(run_shell("echo one >&2; printf two >&2; exit 1").last_error, "two");
   EXPECT_EQ(run_shell("exit 1").last_error, "");
+}
+
+TEST(Supervisor, ForProgramsItsLinesBecomeOnesOfTheLog) {
+  const std::string ours = json_log_line(LogLevel::kError, 1, "lost", {});
+  set_log_format(LogFormat::kJson);
+  ::testing::internal::CaptureStderr();
+  const Outcome outcome = run_shell("printf '%s\\n----\\nmpirun noticed\\nthat rank 1 died\\n----\\n' '" + ours +
+                                    "' >&2; printf end >&2; exit 3");
+  std::istringstream lines(::testing::internal::GetCapturedStderr());
+  set_log_format(LogFormat::kText);
+  std::string line, rest;
+  std::getline(lines, line);
+  EXPECT_EQ(line, ours);
+  for (; std::getline(lines, line); rest += read_log_line(line).message + "|") EXPECT_TRUE(read_log_line(line).is_json);
+  EXPECT_EQ(rest, "mpirun noticed\nthat rank 1 died|end|");
+  EXPECT_EQ(outcome.last_error, "lost");
 }
 
 TEST(Supervisor, WhatCannotBeStartedIsSaid) {
@@ -70,12 +89,13 @@ TEST(Supervisor, EndsAProgramThatServesOthersWhenTheyAreDone) {
   EXPECT_EQ(run_shell("trap 'exit 9' TERM; kill -TERM $PPID; while :; do sleep 0.1; done", policy).code, 9);
 }
 
+// By SIGKILL alone: a script that could answer SIGTERM does not come to it.
 TEST(Supervisor, EndsAProgramThatStaysWhenItsWorkIsOver) {
   StopPolicy policy = kAskByUsr1;
-  policy.says_it_is_over = [](std::string_view line) { return line == "no progress"; };
+  policy.says_it_is_over = [](std::string_view message) { return message == "no progress"; };
   policy.farewell = seconds(0);
   const Outcome stayed = run_shell("trap 'exit 9' TERM; echo no progress >&2; while :; do sleep 0.1; done", policy);
-  EXPECT_EQ(stayed.code, 9);
+  EXPECT_EQ(stayed.code, 137);
   EXPECT_TRUE(stayed.overstayed);
   EXPECT_FALSE(stayed.stop_requested);
   policy.farewell = seconds(100);
