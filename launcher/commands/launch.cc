@@ -141,6 +141,16 @@ void note_permanent(const std::optional<TrainRun>& run, const Outcome& outcome) 
             permanent_failure_path(run->config.run.output_dir).native());
 }
 
+// Asked to stop before a start; `failed` is the one before, if there was one.
+Outcome stopped_before_start(const std::optional<Outcome>& failed) {
+  Outcome outcome{.code = static_cast<int>(ExitCode::kStopped),
+                  .stop_requested = true,
+                  .last_error = "stopped before the ranks were started"};
+  if (failed)
+    outcome.last_error += fmt::format(" again; before, they ended with code {}: {}", failed->code, failed->last_error);
+  return outcome;
+}
+
 // Starts it again, after longer and longer pauses, as long as that may help.
 Outcome run_again_and_again(Supervisor& supervisor, const MpirunLine& line, const Options& options,
                             const std::vector<Host>& hosts) {
@@ -150,19 +160,18 @@ Outcome run_again_and_again(Supervisor& supervisor, const MpirunLine& line, cons
                           .says_it_is_over = &says_job_is_over};
   const auto pause = [&](milliseconds time) { return !supervisor.stopped_within(time); };
   const int port = options.ssh_port == 0 ? kSshPort : options.ssh_port;
-  const Outcome stopped{.code = static_cast<int>(ExitCode::kStopped),
-                        .stop_requested = true,
-                        .last_error = "stopped before the ranks were started"};
-  milliseconds back_off = kFirstBackOff;
-  for (int restart = 0;; ++restart, back_off = std::min(2 * back_off, kLongestBackOff)) {
-    if (!wait_for_hosts(hosts, port, seconds(options.start_timeout), pause)) return stopped;
-    if (!pause(milliseconds(0))) return stopped;
+  std::optional<Outcome> failed;
+  milliseconds back_off{0};
+  for (int restart = 0;; ++restart) {
+    if (!pause(back_off) || !wait_for_hosts(hosts, port, seconds(options.start_timeout), pause))
+      return stopped_before_start(failed);
     Outcome outcome = supervisor.run(mpirun_command(line), policy);
     if (outcome.overstayed) outcome.code = static_cast<int>(ExitCode::kCommunication);
     if (outcome.stop_requested || !may_help(outcome.code) || restart == options.restarts) return outcome;
+    back_off = std::clamp(2 * back_off, kFirstBackOff, kLongestBackOff);
     log_warning("ended with code {}; start {} of {} in {} s", outcome.code, restart + 2, options.restarts + 1,
                 back_off.count() / 1000);
-    if (!pause(back_off)) return stopped;
+    failed = std::move(outcome);
   }
 }
 

@@ -1,48 +1,17 @@
 """`rankwise launch`: ranks started, asked to stop, started again, and given up for good."""
 
 import json
+import os
 import signal
 import socket
-import subprocess
 
 import pytest
 
-from program import BUILD, Job, children_of, rank_of, wait_for_their_end, wait_until
+from launches import Launch, finish
+from program import Job, children_of, wait_for_their_end, wait_until
 from runs import Run, write_data
 
 LONG = dict(max_steps=24, save_steps=8)
-
-
-class Launch(Job):
-    """`rankwise launch`, mpirun below it, and below that the ranks."""
-
-    def __init__(self, run, *options, np=2, **more):
-        launch = ["launch", *(["--np", np] if np else []), *options, "train", run.config]
-        super().__init__(run.directory, 0, *launch, **more)
-
-    def rank_processes(self, count=2):
-        def all_ranks():
-            found = {rank_of(rank): rank for mpirun in children_of(self.popen.pid) for rank in children_of(mpirun.pid)}
-            found.pop(None, None)
-            return len(found) == count and [found[rank] for rank in sorted(found)]
-
-        return self.wait_for(all_ranks, "all ranks run")
-
-    def kill_tree(self):
-        ours = children_of(self.popen.pid)
-        everybody = [*ours, *(rank for mpirun in ours for rank in children_of(mpirun.pid))]
-        if self.running():
-            self.main.kill()
-        for process in everybody:
-            process.kill()
-        self.popen.wait()
-
-
-def finish(run, *options, expect=0, **more):
-    with Launch(run, *options, **more) as job:
-        code = job.wait()
-        assert code == expect, f"exit code {code}, expected {expect}:\n{job.output()}"
-        return job.output()
 
 
 @pytest.fixture(scope="module")
@@ -92,17 +61,10 @@ def test_restarts_have_a_limit(new_run):
 
 def test_as_the_first_process_of_a_container(new_run, undisturbed):
     """Process 1 gets no signal that it does not handle, and every orphan."""
-    namespace = ["--pid", "--fork", "--kill-child", "--mount-proc"]
-    tried = subprocess.run(["unshare", *namespace, "true"], capture_output=True, text=True)
-    if tried.returncode:
-        pytest.skip(f"no namespace of processes to be had here: {tried.stderr.strip()}")
     run = new_run(train=LONG)
-    # The program itself is process 1: exec keeps the number that unshare's child has.
-    launch = [BUILD / "rankwise", "launch", "--np", "2", "train", run.config]
-    with Job(run.directory, 0, *namespace, *launch, program="unshare") as job:
-        (first,) = job.wait_for(lambda: children_of(job.popen.pid), "process 1")
+    with Launch(run, first_process=True) as job:
         job.wait_for(lambda: run.last_step() >= 3, "step 3")
-        first.send(signal.SIGTERM)
+        job.launcher().send(signal.SIGTERM)
         assert job.wait() == 75, job.output()
     finish(run)
     assert run.state_hashes() == undisturbed.state_hashes()
@@ -123,6 +85,29 @@ def test_what_no_other_start_can_help_is_tried_once(new_run, tiny, tmp_path):
     run.settings["train"]["max_steps"] = 4
     finish(Run(run.directory, run.settings))
     assert not (run.output / "FAILED_PERMANENT").exists()
+
+
+MPIRUN_THAT_FAILS = """#!/bin/sh
+if [ "$1" = --version ]; then echo 'mpirun (Open MPI) 4.1.4'; exit; fi
+echo 'error: worker-1 is lost' >&2
+exit 71
+"""
+
+
+def test_stopped_before_another_start_it_says_why_the_one_before_failed(new_run):
+    run = new_run()
+    mpirun, reason = run.directory / "bin/mpirun", run.directory / "reason"
+    mpirun.parent.mkdir()
+    mpirun.write_text(MPIRUN_THAT_FAILS)
+    mpirun.chmod(0o755)
+    reason.touch()
+    environment = {"PATH": f"{mpirun.parent}:{os.environ['PATH']}"}
+    with Launch(run, "--termination-log", reason, "--restarts", 9, environment=environment) as job:
+        job.wait_for_output(r"start 5 of 10 in 8 s")  # time enough, whatever else this machine does
+        job.main.send(signal.SIGTERM)
+        assert job.wait(timeout=7) == 75, job.output()
+    told = reason.read_text()
+    assert told.startswith("exit code 75: ") and "code 71: error: worker-1 is lost" in told
 
 
 def test_a_bad_configuration_starts_nobody(new_run):
