@@ -5,7 +5,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstdio>
 #include <cstring>
 #include <fstream>
 #include <functional>
@@ -14,6 +13,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "comms/world.h"
 
 namespace rankwise {
@@ -171,9 +171,9 @@ void Watchdog::watch() {
     const uint64_t beats = mine().beats;
     if (beats != std::exchange(last_beats, beats)) last_change = Clock::now();
     if (Clock::now() - last_change < timeout_) continue;
-    std::fprintf(stderr, "rankwise: no progress on %s for %.1f s; %s\n", host_.c_str(),
-                 std::chrono::duration<double>(timeout_).count(), diagnosis().c_str());
-    std::fflush(stderr);
+    const double seconds = std::chrono::duration<double>(timeout_).count();
+    log_last_words(fmt::format("no progress on {} for {:.1f} s; {}", host_, seconds, diagnosis()),
+                   {.event = "hang", .step = mine().step});
     ::_exit(static_cast<int>(ExitCode::kCommunication));
   }
 }

@@ -1,9 +1,12 @@
 // rankwise: one binary, one command line. The only place that turns an error into an exit code.
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <cstdio>
+#include <cstdlib>
+#include <iostream>
+#include <sstream>
 
 #include "base/check.h"
+#include "base/log.h"
 #include "base/nearest.h"
 #include "launcher/commands/commands.h"
 #include "trainer/weights/tensor_memory.h"
@@ -17,7 +20,7 @@ constexpr const char* kFooter =
     "78 bad configuration.";
 
 int report(const std::exception& error, rankwise::ExitCode code) {
-  std::fprintf(stderr, "rankwise: %s\n", error.what());
+  rankwise::log_last_words(error.what());
   return static_cast<int>(code);
 }
 
@@ -31,7 +34,22 @@ void require_known_command(const CLI::App& app, int argc, char** argv) {
            rankwise::nearest_name(argv[1], names));
 }
 
+// CLI11 writes several lines; for programs they are one.
+int explain(const CLI::App& app, const CLI::ParseError& error) {
+  std::ostringstream help, complaint;
+  const int code = app.exit(error, help, complaint);
+  std::cout << help.str();
+  if (code == 0) return 0;
+  if (rankwise::log_format() == rankwise::LogFormat::kJson)
+    rankwise::log_last_words(complaint.str());
+  else
+    std::cerr << complaint.str();
+  return static_cast<int>(rankwise::ExitCode::kUsage);
+}
+
 int run(int argc, char** argv) {
+  if (const char* name = std::getenv(rankwise::kLogFormatVariable))
+    rankwise::set_log_format(rankwise::log_format_named(name, rankwise::kLogFormatVariable));
   CLI::App app("LoRA fine-tuning on many ranks: the frozen base sharded, only adapters trained, reduced and saved.",
                "rankwise");
   app.set_version_flag("--version", std::string(RANKWISE_VERSION));
@@ -42,11 +60,12 @@ int run(int argc, char** argv) {
                     rankwise::add_prepare, rankwise::add_inspect, rankwise::add_generate, rankwise::add_bench}) {
     add(app, chosen);
   }
+  for (auto* command : app.get_subcommands({})) rankwise::describe_log_format(*command);
   require_known_command(app, argc, argv);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? 0 : static_cast<int>(rankwise::ExitCode::kUsage);
+    return explain(app, error);
   }
   return static_cast<int>(chosen());
 }

@@ -10,6 +10,8 @@
 #include <utility>
 #include <vector>
 
+#include "base/log.h"
+
 namespace rankwise {
 namespace {
 
@@ -119,6 +121,17 @@ std::string format_plain_line(const ProgressView& view) {
   return line.append(kGap).append(remaining(view));
 }
 
+LogFacts step_facts(const ProgressView& view) {
+  LogFacts facts{.event = "step", .step = view.step.step};
+  if (view.total_steps) facts.fields.emplace_back("total_steps", *view.total_steps);
+  facts.fields.emplace_back("loss", view.step.loss);
+  facts.fields.emplace_back("learning_rate", view.step.learning_rate);
+  facts.fields.emplace_back("tokens_per_second", tokens_per_second(view.step));
+  if (view.step.peak_memory_bytes > 0) facts.fields.emplace_back("peak_memory_bytes", view.step.peak_memory_bytes);
+  if (view.seconds_left) facts.fields.emplace_back("seconds_left", *view.seconds_left);
+  return facts;
+}
+
 Progress::Progress(const Options& options) : options_(options) {}
 
 Progress::~Progress() { finish(); }
@@ -132,12 +145,19 @@ void Progress::step(const StepMetrics& step) {
     return;
   }
   const bool due = step.step % std::max<int64_t>(options_.logging_steps, 1) == 0 || step.step == options_.total_steps;
-  if (due) write(format_plain_line(view_of(step)) + "\n");
+  if (!due) return;
+  const ProgressView view = view_of(step);
+  if (options_.terminal.style == ProgressStyle::kEvents)
+    log_event(format_plain_line(view), step_facts(view));
+  else
+    write(format_plain_line(view) + "\n");
 }
 
-void Progress::note(std::string_view text) {
+void Progress::note(std::string_view text, const LogFacts& facts) {
   if (options_.terminal.style == ProgressStyle::kLive) {
     write(fmt::format("{}{}\n{}", kClearLine, text, live_line_));
+  } else if (options_.terminal.style == ProgressStyle::kEvents) {
+    log_event(text, facts);
   } else {
     write(fmt::format("{}\n", text));
   }
@@ -168,14 +188,18 @@ ProgressPhase::ProgressPhase(const Terminal& terminal, std::string_view name, in
     : terminal_(terminal), name_(name), fd_(fd), exceptions_at_start_(std::uncaught_exceptions()) {
   if (terminal_.style == ProgressStyle::kLive) write_all(fd_, name_ + " ...");
   if (terminal_.style == ProgressStyle::kPlain) write_all(fd_, name_ + " ...\n");
+  if (terminal_.style == ProgressStyle::kEvents) log_event(name_ + " ...", {.event = "phase"});
 }
 
 ProgressPhase::~ProgressPhase() {
   if (terminal_.style == ProgressStyle::kSilent) return;
   const double seconds = std::chrono::duration<double>(Clock::now() - start_).count();
   const std::string_view failed = std::uncaught_exceptions() > exceptions_at_start_ ? "failed after " : "";
-  const std::string_view again = terminal_.style == ProgressStyle::kLive ? kClearLine : "";
-  write_all(fd_, fmt::format("{}{} ... {}{:.1f} s\n", again, name_, failed, seconds));
+  const std::string line = fmt::format("{} ... {}{:.1f} s", name_, failed, seconds);
+  if (terminal_.style == ProgressStyle::kEvents)
+    log_event(line, {.event = "phase", .fields = {{"seconds", seconds}}});
+  else
+    write_all(fd_, fmt::format("{}{}\n", terminal_.style == ProgressStyle::kLive ? kClearLine : "", line));
 }
 
 }  // namespace rankwise

@@ -3,7 +3,8 @@
 //   [==========>         ]  52%  step 104/200  loss 3.6123  1,234 tok/s  1.42 GB  1:23 left
 //
 // On a terminal the last line is drawn again in place after every step. Elsewhere one line is written every
-// `logging_steps` steps and after the last. Nothing is ever longer than the terminal is wide.
+// `logging_steps` steps and after the last; ProgressStyle::kEvents: that line as JSON with its facts (base/log_line.h).
+// Nothing is ever longer than the terminal is wide.
 // Used by one thread. Failures to write are ignored: a closed terminal does not end a run.
 #pragma once
 
@@ -13,6 +14,7 @@
 #include <string>
 #include <string_view>
 
+#include "base/log_line.h"
 #include "monitoring/step_metrics.h"
 #include "monitoring/terminal.h"
 
@@ -32,6 +34,9 @@ std::string format_plain_line(const ProgressView& view);
 std::string format_duration(double seconds);  // "0:07", "1:23", "2:03:04", "3 d 04:05"
 std::string format_bytes(int64_t bytes);      // "950 MB", "1.42 GB": powers of 1000
 
+// The facts of that line, for programs.
+LogFacts step_facts(const ProgressView& view);
+
 class Progress {
  public:
   struct Options {
@@ -48,7 +53,7 @@ class Progress {
 
   void step(const StepMetrics& step);
   // A line that stays, above the live one: "step 100: eval loss 3.6123".
-  void note(std::string_view text);
+  void note(std::string_view text, const LogFacts& facts = {});
   // Ends the live line, so that what others write to standard error does not mix with it.
   void finish();
 
@@ -63,7 +68,8 @@ class Progress {
 };
 
 // "loading weights ... 3.1 s": the words when it begins, the seconds when its scope ends, "failed after" when an
-// exception ends it. Not to be mixed with Progress::step, which comes after the phases of the start.
+// exception ends it; as events "phase", with the seconds in the second. Not to be mixed with Progress::step, which
+// comes after the phases of the start.
 class ProgressPhase {
  public:
   ProgressPhase(const Terminal& terminal, std::string_view name, int fd = 2);

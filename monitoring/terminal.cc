@@ -10,6 +10,7 @@
 #include <string>
 #include <string_view>
 
+#include "base/log.h"
 #include "base/unique_handle.h"
 
 namespace rankwise {
@@ -45,6 +46,7 @@ ProgressStyle style_from_environment(ProgressStyle otherwise) {
 
 Terminal detect_terminal(int rank) {
   if (rank != 0) return {.style = ProgressStyle::kSilent};
+  if (log_format() == LogFormat::kJson) return {.style = ProgressStyle::kEvents};
   Terminal terminal;
   std::optional<size_t> columns = columns_of(STDERR_FILENO);
   if (!columns) columns = columns_of(terminal_of_mpirun().get());

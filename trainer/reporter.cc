@@ -86,12 +86,12 @@ ProgressPhase Reporter::phase(std::string_view name) {
   return ProgressPhase(terminal_, name);
 }
 
-void Reporter::note(const std::string& text) {
+void Reporter::note(const std::string& text, const LogFacts& facts) {
   if (!speaks_) return;
   if (progress_) {
-    progress_->note(text);
+    progress_->note(text, facts);
   } else {
-    fmt::print(stderr, "{}\n", text);
+    Progress({.terminal = terminal_}).note(text, facts);
   }
   view_.log.add(text);
   publish_run();
@@ -188,7 +188,8 @@ void Reporter::eval_done(int64_t step, double loss, int64_t target_tokens) {
   write_loss_plot(config_.run.output_dir / "loss.svg", log_.curves(), config_.run.name);
   view_.eval_loss.add(step, loss);
   view_.state = RunState::kTraining;
-  note(fmt::format("step {}: eval loss {:.4f} over {} target tokens", step, loss, target_tokens));
+  note(fmt::format("step {}: eval loss {:.4f} over {} target tokens", step, loss, target_tokens),
+       {.event = "evaluation", .step = step, .fields = {{"eval_loss", loss}, {"target_tokens", target_tokens}}});
   publish();
 }
 
@@ -196,6 +197,9 @@ void Reporter::checkpoint_saved(int64_t step, double seconds) {
   metrics_.observe_checkpoint_saved(step, seconds);
   measure_memory();
   exchange_memory();
+  if (speaks_)
+    log_event(fmt::format("step {}: saved in {:.1f} s", step, seconds),
+              {.event = "checkpoint", .step = step, .fields = {{"seconds", seconds}}});
   view_.add_checkpoint(step, seconds);
   view_.state = RunState::kTraining;
   publish();
@@ -205,6 +209,9 @@ void Reporter::end(RunState state) {
   metrics_.set_active(false);
   if (!speaks_) return;
   if (progress_) progress_->finish();
+  const std::string state_name = state == RunState::kFinished ? "finished" : "stopped";
+  log_event(fmt::format("{} behind step {}", state_name, view_.last_step.step),
+            {.event = "end", .step = view_.last_step.step, .fields = {{"state", state_name}}});
   write_loss_plot(config_.run.output_dir / "loss.svg", log_.curves(), config_.run.name);
   view_.state = state;
   publish();

@@ -35,7 +35,8 @@ class Reporter {
 
   // A line with its duration, for the stations before the first step.
   ProgressPhase phase(std::string_view name);
-  void note(const std::string& text);  // a line that stays
+  // A line that stays, and what it says beside that to programs.
+  void note(const std::string& text, const LogFacts& facts = {});
   void planned(const MemoryPlan& plan);
 
   // Collective, as the page shows the memory of all ranks: begin, eval_done, checkpoint_saved.

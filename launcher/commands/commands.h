@@ -27,6 +27,11 @@ void install_stop_signals();
 // one is printed with its rank and ends the job.
 ExitCode run_on_world(const std::function<ExitCode(World&)>& part);
 
+// Adds --log-format, which is obeyed as soon as it is read, so that also what is wrong behind it is said in that
+// format.
+void describe_log_format(CLI::App& command);
+constexpr const char* kLogFormatVariable = "RANKWISE_LOG_FORMAT";  // the same for every command
+
 // What `train` was asked on its command line.
 struct TrainOptions {
   std::string config;

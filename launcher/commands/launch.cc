@@ -52,6 +52,7 @@ std::optional<TrainRun> train_run_of(const std::vector<std::string>& program) {
   CLI::App command;
   TrainOptions options;
   describe_train(command, options);
+  describe_log_format(command);  // and what the ranks are told there holds here too
   try {
     command.parse(std::vector<std::string>(program.rbegin(), program.rend() - 1));  // CLI11 takes the last first
   } catch (const CLI::ParseError&) {
@@ -117,9 +118,9 @@ bool may_help(int code) {
 }
 
 // A rank that gave up ends the others through mpirun; but one that waits for a host that is cut off may never end.
-bool says_job_is_over(std::string_view line) {
-  return line.starts_with("rankwise: no progress on ") ||
-         line.find("Per user-direction, the job has been aborted") != std::string_view::npos;
+bool says_job_is_over(std::string_view message) {
+  return message.find("no progress on ") != std::string_view::npos ||
+         message.find("Per user-direction, the job has been aborted") != std::string_view::npos;
 }
 
 // The code that the launcher leaves with.
@@ -169,14 +170,17 @@ Outcome run_again_and_again(Supervisor& supervisor, const MpirunLine& line, cons
     if (outcome.overstayed) outcome.code = static_cast<int>(ExitCode::kCommunication);
     if (outcome.stop_requested || !may_help(outcome.code) || restart == options.restarts) return outcome;
     back_off = std::clamp(2 * back_off, kFirstBackOff, kLongestBackOff);
-    log_warning("ended with code {}; start {} of {} in {} s", outcome.code, restart + 2, options.restarts + 1,
-                back_off.count() / 1000);
+    log_message(LogLevel::kWarning,
+                fmt::format("ended with code {}; start {} of {} in {} s", outcome.code, restart + 2,
+                            options.restarts + 1, back_off.count() / 1000),
+                {.event = "restart", .fields = {{"exit_code", outcome.code}, {"start", restart + 2}}});
     failed = std::move(outcome);
   }
 }
 
 ExitCode launch_ranks(const Options& options) {
   const auto run = train_run_of(options.program);
+  ::setenv(kLogFormatVariable, log_format() == LogFormat::kJson ? "json" : "text", 1);  // for the ranks
   if (run) {
     if (const auto failure = find_permanent_failure(run->config.run.output_dir, run->fingerprint))
       throw Error(static_cast<ExitCode>(failure->code),
@@ -186,7 +190,7 @@ ExitCode launch_ranks(const Options& options) {
   }
   const auto hosts = options.hostfile.empty() ? std::vector<Host>() : read_hostfile(options.hostfile);
   const MpirunLine line = line_of(options, hosts, run);
-  log_info("{}", shell_text(mpirun_command(line)));
+  log_message(LogLevel::kInfo, shell_text(mpirun_command(line)), {.event = "launch"});
   Supervisor supervisor;
   const Outcome outcome = run_again_and_again(supervisor, line, options, hosts);
   note_permanent(run, outcome);

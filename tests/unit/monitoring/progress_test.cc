@@ -6,9 +6,13 @@
 
 #include <cstdlib>
 #include <limits>
+#include <nlohmann/json.hpp>
+#include <sstream>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
+#include "base/log.h"
 #include "base/unique_handle.h"
 
 namespace rankwise {
@@ -128,6 +132,33 @@ TEST(Progress, OutsideATerminalALineComesEveryLoggingStepAndAfterTheLast) {
   EXPECT_THAT(pipe.text(), MatchesRegex("step 10/25 [^\n]*\nstep 20/25 [^\n]*\nstep 25/25 [^\n]*0:00 left\n"));
 }
 
+TEST(Progress, AsEventsItIsTheSameLinesWithTheirFacts) {
+  const Terminal events{.style = ProgressStyle::kEvents};
+  set_log_format(LogFormat::kJson);
+  ::testing::internal::CaptureStderr();
+  { ProgressPhase phase(events, "loading weights"); }
+  {
+    Progress progress({.terminal = events, .total_steps = 25, .logging_steps = 10});
+    for (int64_t step = 1; step <= 25; ++step) progress.step(step_at(step));
+    progress.note("step 25: eval loss 3.5", {.event = "evaluation", .step = 25});
+  }
+  std::istringstream lines(::testing::internal::GetCapturedStderr());
+  set_log_format(LogFormat::kText);
+  std::vector<nlohmann::json> seen;
+  for (std::string line; std::getline(lines, line);) seen.push_back(nlohmann::json::parse(line));
+  ASSERT_EQ(seen.size(), 6u);
+  EXPECT_EQ(seen[0]["message"], "loading weights ...");
+  EXPECT_GE(seen[1]["seconds"], 0);
+  EXPECT_EQ(seen[2]["event"], "step");
+  EXPECT_EQ(seen[2]["step"], 10);
+  EXPECT_EQ(seen[2]["total_steps"], 25);
+  EXPECT_EQ(seen[2]["loss"], 3.61234);
+  EXPECT_EQ(seen[2]["tokens_per_second"], 1234);
+  EXPECT_THAT(seen[2]["message"].get<std::string>(), StartsWith("step 10/25 (40%)  loss 3.6123"));
+  EXPECT_EQ(seen[4]["step"], 25);
+  EXPECT_EQ(seen[5]["event"], "evaluation");
+}
+
 TEST(Progress, OnATerminalOneLineIsDrawnInPlaceAndEndedOnce) {
   Pipe pipe;
   {
@@ -198,6 +229,14 @@ TEST(ProgressPhase, SaysThatItFailed) {
   } catch (const std::runtime_error&) {
   }
   EXPECT_THAT(pipe.text(), EndsWith("loading weights ... failed after 0.0 s\n"));
+}
+
+TEST(Terminal, ProgramsGetEventsWhereverStderrLeads) {
+  set_log_format(LogFormat::kJson);
+  EXPECT_EQ(detect_terminal(0).style, ProgressStyle::kEvents);
+  EXPECT_EQ(detect_terminal(1).style, ProgressStyle::kSilent);
+  set_log_format(LogFormat::kText);
+  EXPECT_NE(detect_terminal(0).style, ProgressStyle::kEvents);
 }
 
 TEST(Terminal, TheEnvironmentDecidesWhereItIsSet) {
