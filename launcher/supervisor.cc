@@ -24,6 +24,7 @@ using std::chrono::milliseconds;
 using std::chrono::seconds;
 
 constexpr milliseconds kTick{100};  // how late a deadline may be seen
+constexpr seconds kAskAgain{1};
 constexpr seconds kTermBeforeEnd{10}, kKillBeforeEnd{2};
 constexpr seconds kLeftoversEnd{3};  // mpirun's ranks are gone a moment after it
 constexpr size_t kMaxLineBytes = 4096;
@@ -116,7 +117,7 @@ struct Supervisor::Child {
   std::string text;  // of that, a line that has not ended yet
   std::string last_error, last_line;
   std::optional<int> status;
-  Clock::time_point term_at = Clock::time_point::max(), kill_at = Clock::time_point::max();
+  Clock::time_point ask_at, term_at = Clock::time_point::max(), kill_at = Clock::time_point::max();
   bool was_asked = false, term_sent = false, is_over = false, kill_sent = false;
 
   bool ended() const { return status.has_value(); }
@@ -124,6 +125,7 @@ struct Supervisor::Child {
     if (!ended()) ::kill(pid, signal);
   }
   void stop();
+  void ask();
   void hear(const std::vector<std::string>& lines);
   void listen(const std::string& line);
   void keep_deadlines();
@@ -133,11 +135,16 @@ struct Supervisor::Child {
 void Supervisor::Child::stop() {
   if (was_asked) return send(SIGTERM);
   was_asked = true;
-  policy.ask(pid);
+  ask();
   if (policy.grace.count() == 0) return;
   const auto end = Clock::now() + policy.grace;
   term_at = end - kTermBeforeEnd;
   kill_at = std::min(kill_at, end - kKillBeforeEnd);
+}
+
+void Supervisor::Child::ask() {
+  policy.ask(pid);
+  ask_at = Clock::now() + kAskAgain;
 }
 
 void Supervisor::Child::hear(const std::vector<std::string>& lines) {
@@ -157,6 +164,7 @@ void Supervisor::Child::listen(const std::string& line) {
 void Supervisor::Child::keep_deadlines() {
   if (ended()) return;
   const auto now = Clock::now();
+  if (was_asked && !term_sent && now >= ask_at) ask();
   if (!term_sent && (now >= term_at || (was_asked && policy.may_end && policy.may_end()))) {
     term_sent = true;
     send(SIGTERM);
@@ -187,6 +195,7 @@ Supervisor::Supervisor() {
 }
 
 Supervisor::~Supervisor() {
+  take_signals(nullptr);
   const sigset_t set = watched_signals();
   sigprocmask(SIG_UNBLOCK, &set, nullptr);
 }

@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <fstream>
 #include <memory>
+#include <utility>
 
 #include "base/check.h"
 #include "base/hash.h"
@@ -179,6 +180,7 @@ Outcome run_again_and_again(Supervisor& supervisor, const MpirunLine& line, cons
 }
 
 ExitCode launch_ranks(const Options& options) {
+  Supervisor supervisor;  // first of all: as a container's first process we would never get what we do not wait for
   const auto run = train_run_of(options.program);
   ::setenv(kLogFormatVariable, log_format() == LogFormat::kJson ? "json" : "text", 1);  // for the ranks
   if (run) {
@@ -191,7 +193,6 @@ ExitCode launch_ranks(const Options& options) {
   const auto hosts = options.hostfile.empty() ? std::vector<Host>() : read_hostfile(options.hostfile);
   const MpirunLine line = line_of(options, hosts, run);
   log_message(LogLevel::kInfo, shell_text(mpirun_command(line)), {.event = "launch"});
-  Supervisor supervisor;
   const Outcome outcome = run_again_and_again(supervisor, line, options, hosts);
   note_permanent(run, outcome);
   leave_message(options, outcome);
@@ -201,9 +202,10 @@ ExitCode launch_ranks(const Options& options) {
 // sshd as a container's first process: when that is told to end, the ranks here save first.
 ExitCode launch_worker(const Options& options) {
   const StopPolicy policy{.ask =
-                              [](pid_t) {
+                              [told = false](pid_t) mutable {
                                 const auto ranks = local_ranks();
-                                log_info("asked to stop: {} ranks here are to save", ranks.size());
+                                if (!std::exchange(told, true))
+                                  log_info("asked to stop: {} ranks here are to save", ranks.size());
                                 for (const pid_t rank : ranks) ::kill(rank, SIGUSR1);
                               },
                           .may_end = [] { return local_ranks().empty(); },

@@ -1,6 +1,7 @@
 #include "launcher/supervisor.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <csignal>
 #include <filesystem>
@@ -66,6 +67,25 @@ TEST(Supervisor, TheFirstSignalAsksTheProgram) {
     EXPECT_EQ(outcome.code, 75) << signal;
     EXPECT_TRUE(outcome.stop_requested) << signal;
   }
+}
+
+TEST(Supervisor, AsksAgainWhereTheFirstTimeWasTooEarly) {
+  StopPolicy policy = kAskByUsr1;
+  policy.grace = seconds(15);  // SIGTERM after 5 s, where nobody asks again
+  const std::string deaf_once = "trap 'trap \"exit 75\" USR1' USR1; kill -TERM $PPID; while :; do sleep 0.1; done";
+  EXPECT_EQ(run_shell(deaf_once, policy).code, 75);
+}
+
+TEST(Supervisor, ASignalThatComesWhenAllIsOverDoesNotEndUs) {
+  EXPECT_EXIT(
+      {
+        {
+          const Supervisor supervisor;
+          ::kill(::getpid(), SIGTERM);
+        }
+        ::_exit(5);
+      },
+      ::testing::ExitedWithCode(5), "");
 }
 
 TEST(Supervisor, TheSecondSignalEndsIt) {
