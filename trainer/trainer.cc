@@ -189,16 +189,19 @@ RunEnd Trainer::train() {
     while (!pending_.empty() && (looks_up || stop_agreed_ || step + 1 == last || devices_.device().is_cpu())) settle();
     if (due(step + 1, config_.train.eval_steps) || step + 1 == last) evaluate();
     if (stop_agreed_ || due(step + 1, config_.train.save_steps) || step + 1 == last) save();
-    if (stop_agreed_ && step + 1 < last) {
-      reporter_.end(RunState::kStopped);
-      return RunEnd::kStopped;
-    }
+    if (stop_agreed_ && step + 1 < last) return end(RunState::kStopped);
   }
   checkpointing_->save_final(*adapter_);
   reporter_.note(compare(plan_, tensor_memory()));
-  reporter_.end(RunState::kFinished);
+  return end(RunState::kFinished);
+}
+
+// Rank 0 has more to write than the others, who wait for it here, where they are watched, and not in MPI's own end.
+RunEnd Trainer::end(RunState state) {
+  reporter_.end(state);
+  world_.agree("the end", [] {});
   watchdog_.stop();
-  return RunEnd::kFinished;
+  return state == RunState::kFinished ? RunEnd::kFinished : RunEnd::kStopped;
 }
 
 bool Trainer::due(int64_t steps_done, int64_t interval) { return interval > 0 && steps_done % interval == 0; }

@@ -45,6 +45,7 @@ class Trainer {
   };
 
   RunEnd train();
+  RunEnd end(RunState state);
   void load_inputs();
   void make_plan();
   void load_model();
