@@ -25,8 +25,8 @@ Override split_override(std::string_view text) {
   const std::string_view key = text.substr(0, equals);
   std::vector<std::string> keys = dotted_keys(run_config_kind().shape);
   std::erase_if(keys, [](const std::string& known) { return known.find('[') != known.npos; });
-  RW_CHECK(std::find(keys.begin(), keys.end(), key) != keys.end(), ConfigError,
-           "--set {}: {}: unknown key; nearest: {}", text, key, nearest_key(key.substr(0, key.find('[')), keys));
+  RW_CHECK(std::find(keys.begin(), keys.end(), key) != keys.end(), ConfigError, "--set {}: unknown key; nearest: {}",
+           key, nearest_key(key.substr(0, key.find('[')), keys));
   const size_t dot = key.find('.');
   return {key.substr(0, dot), key.substr(dot + 1), text.substr(equals + 1)};
 }

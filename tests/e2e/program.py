@@ -181,7 +181,7 @@ class Job:
         self.popen.wait(PATIENCE)
 
     def metrics_url(self):
-        return self.wait_for_output(r"metrics: (http://\S+)")[1]
+        return self.wait_for_output(r'metrics: (http://[^\s"]+)')[1]
 
     def metrics(self):
         """The metrics page as {series: value}; {} where nobody answers (any more)."""

@@ -210,8 +210,8 @@ TEST(RunConfigOverrides, FillASectionThatIsEmpty) {
 TEST(RunConfigOverrides, AreNamedInMessages) {
   const std::vector<std::pair<std::string, std::string>> cases = {
       {"lora.r=0", "--set lora.r=0: lora.r: \"0\" is out of range; write an integer from 1 to 4096"},
-      {"lora.rr=3", "--set lora.rr=3: lora.rr: unknown key; nearest: lora.r"},
-      {"lora=3", "--set lora=3: lora: unknown key; nearest: lora.r"},
+      {"lora.rr=3", "--set lora.rr: unknown key; nearest: lora.r"},
+      {"lora=3", "--set lora: unknown key; nearest: lora.r"},
       {"learning_rate=1", "nearest: train.learning_rate"},
       {"data.train[].path=x", "data.train[].path: unknown key; nearest: data.train"},
       {"lora.r", "--set lora.r: no value; write --set section.key=value"},
