@@ -41,3 +41,11 @@ def kill_repeatedly(run, ranks, kills, moments, steps, tell=print):
 def random_moments(generator, start_seconds, step_seconds, steps_a_kill):
     """Uniform from the start of the process to twice the steps that one attempt is to win on average."""
     return lambda: generator.uniform(0, start_seconds + 2 * steps_a_kill * step_seconds)
+
+
+def wait_for_moment(job, seconds):
+    """Lets the job go on for so long; True if it still runs then."""
+    end = time.monotonic() + seconds
+    while job.running() and time.monotonic() < end:
+        time.sleep(0.001)
+    return job.running()
