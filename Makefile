@@ -35,8 +35,10 @@ parity: build ## the same numbers as PEFT and transformers
 e2e: build ## whole runs of the program
 	$(PYTEST) tests/e2e
 
-faults: build ## kill a run again and again; the result stays equal in every bit
+faults: build ## stop, kill and hold runs at random moments, load the endpoint; RANKWISE_TIMES=N says how often
+	RANKWISE_FULL=1 RANKWISE_RESULTS=tests/faults/results/random_moments.md $(PYTEST) -s tests/e2e/test_random_faults.py
 	$(PYTEST) tests/faults
+	.venv/bin/python tests/faults/endpoint_load.py
 
 test-cluster: build ## Kubernetes: control plane, MPI operator, the image's pods; root, Go, debootstrap, iproute2
 	tools/cluster_build.py

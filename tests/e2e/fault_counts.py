@@ -15,6 +15,7 @@ from pathlib import Path
 from kills import seed_of_this_session
 from program import ROOT
 
+COMMIT = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True).stdout
 HEAD = ["| fault | times | as it should be | longest | what else |", "|---|---|---|---|---|"]
 
 
@@ -31,9 +32,8 @@ def moments_of_this_session():
 
 def machine():
     name = re.search(r"model name\s*:\s*(.*)", Path("/proc/cpuinfo").read_text())[1]
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True).stdout
     return (
-        f"{datetime.date.today()}, commit {commit.strip()}: {name}, {os.cpu_count()} cores; Linux {platform.release()}"
+        f"{datetime.date.today()}, commit {COMMIT.strip()}: {name}, {os.cpu_count()} cores; Linux {platform.release()}"
     )
 
 
