@@ -47,5 +47,8 @@ def write_row(fault, tried, right, longest, note):
     rows.append(f"| {fault} | {tried} | {right} | {longest} | {note} |")
     file.parent.mkdir(exist_ok=True)
     title = "# Faults at random moments of a run\n\n`make faults`, "
-    about = "The tiny model on two ranks, 24 steps; moments drawn evenly over the run."
+    about = (
+        "The tiny model on two ranks, 24 steps; moments drawn evenly over the run, and again where the run had nothing "
+        "left to disturb. Before the first step there is nothing to save, and a stop is its exit code."
+    )
     file.write_text(f"{title}{machine()}. {about}\n\n" + "\n".join([*HEAD, *rows]) + "\n")
