@@ -201,8 +201,8 @@ def report(options, scrapes, steps, loads):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5, help="of three blocks")
-    parser.add_argument("--seconds", type=float, default=10, help="a block")
+    parser.add_argument("--rounds", type=int, default=12, help="of three blocks")
+    parser.add_argument("--seconds", type=float, default=3, help="a block")
     parser.add_argument("--output", type=Path, default=ROOT / "tests/faults/results/endpoint.md")
     options = parser.parse_args()
     os.sched_setaffinity(0, {1})
