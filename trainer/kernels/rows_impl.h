@@ -1,6 +1,8 @@
 // RowKernels for one instruction set, in vectors of Width floats.
 #pragma once
 
+#include <utility>
+
 #include "trainer/kernels/row_kernels.h"
 #include "trainer/kernels/vectors.h"
 
@@ -61,13 +63,15 @@ struct Rows {
     for_each(n, [&](int64_t k, int count) { largest = max(largest, load_some(row + k, count, kLowest)); });
     float top = kLowest;
     for (int k = 0; k < Width; ++k) top = largest[k] > top ? largest[k] : top;
-    Float total = all(0);
+    constexpr int64_t kPart = 64 * Width;  // summed by itself: a whole vocabulary in a row loses a digit
+    Float total = all(0), part = all(0);
     for_each(n, [&](int64_t k, int count) {
       const Float value = exp((load_some(row + k, count, kLowest) - top) * scale);
       store_some(row + k, value, count);
-      total += count == Width ? value : load_some(row + k, count, 0);
+      if (k % kPart == 0) total += std::exchange(part, all(0));
+      part += count == Width ? value : load_some(row + k, count, 0);
     });
-    return {top, sum(total)};
+    return {top, sum(total + part)};
   }
 
   static void softmax_backward(const float* p, float* gradient, int64_t n, float scale) {

@@ -47,6 +47,18 @@ TEST_P(Rows, ExponentialsAreTheStandardLibrarys) {
   }
 }
 
+// Equal numbers are rounded to the same side again and again, the longer the sum the further.
+TEST(RowsOfAVocabulary, TheSumOfExponentialsKeepsItsDigits) {
+  if (!gemm_supported()) GTEST_SKIP() << "neither AVX2 with FMA nor AVX-512 here";
+  constexpr int64_t kColumns = 49152;
+  std::vector<float> values(kColumns, -0.1f);
+  values[0] = 0;
+  float largest = 0, sum = 0;
+  exponentiate_rows(values.data(), 1, kColumns, &largest, &sum);
+  const double exact = 1 + (kColumns - 1) * std::exp(static_cast<double>(-0.1f));
+  EXPECT_NEAR(sum, exact, 2e-6 * exact);
+}
+
 TEST_P(Rows, SwigluAndItsGradient) {
   const int64_t width = GetParam();
   const std::vector<float> before = numbers(3 * 2 * width, 9, 4), dh = numbers(3 * width, 2, 5);
