@@ -5,13 +5,13 @@
 #include <unistd.h>
 
 #include <atomic>
-#include <cerrno>
 #include <memory>
 #include <mutex>
 #include <string>
 #include <utility>
 
 #include "base/check.h"
+#include "base/console.h"
 
 namespace rankwise {
 namespace {
@@ -61,12 +61,7 @@ Listener& listener() {  // never destroyed, as above
 
 void write_line(std::string line) {
   line += '\n';
-  for (std::string_view left = line; !left.empty();) {
-    const ssize_t count = ::write(STDERR_FILENO, left.data(), left.size());
-    if (count < 0 && errno == EINTR) continue;
-    if (count <= 0) return;  // nobody reads; the program goes on
-    left.remove_prefix(static_cast<size_t>(count));
-  }
+  write_to_watcher(STDERR_FILENO, line);
 }
 
 }  // namespace

@@ -12,7 +12,9 @@
 #include <csignal>
 #include <fstream>
 #include <optional>
+#include <utility>
 
+#include "base/console.h"
 #include "base/error.h"
 #include "base/log.h"
 
@@ -24,7 +26,7 @@ using std::chrono::milliseconds;
 using std::chrono::seconds;
 
 constexpr milliseconds kTick{100};  // how late a deadline may be seen
-constexpr seconds kAskAgain{1};
+constexpr milliseconds kAskAgain{200}, kAskAgainAtMost{1000};
 constexpr seconds kTermBeforeEnd{10}, kKillBeforeEnd{2};
 constexpr seconds kLeftoversEnd{3};  // mpirun's ranks are gone a moment after it
 constexpr size_t kMaxLineBytes = 4096;
@@ -50,14 +52,6 @@ std::vector<std::string> take_lines(std::string& text) {
 
 bool says_something(const std::string& line) { return line.find_first_not_of(" -=*") != std::string::npos; }
 
-void write_all(std::string_view text) {
-  while (!text.empty()) {
-    const ssize_t written = ::write(STDERR_FILENO, text.data(), text.size());
-    if (written <= 0) return;  // nobody reads; the program goes on
-    text.remove_prefix(static_cast<size_t>(written));
-  }
-}
-
 // Lines of ranks are passed on; what others say between them, in many lines at a time, is one message.
 void pass_on_as_json(const std::vector<std::string>& lines) {
   std::string said;
@@ -68,7 +62,7 @@ void pass_on_as_json(const std::vector<std::string>& lines) {
   for (const auto& line : lines) {
     if (read_log_line(line).is_json) {
       log_said();
-      write_all(line + "\n");
+      write_to_watcher(STDERR_FILENO, line + "\n");
     } else if (says_something(line)) {
       said += (said.empty() ? "" : "\n") + line;
     }
@@ -117,6 +111,7 @@ struct Supervisor::Child {
   std::string text;  // of that, a line that has not ended yet
   std::string last_error, last_line;
   std::optional<int> status;
+  milliseconds ask_again = kAskAgain;
   Clock::time_point ask_at, term_at = Clock::time_point::max(), kill_at = Clock::time_point::max();
   bool was_asked = false, term_sent = false, is_over = false, kill_sent = false;
 
@@ -144,7 +139,7 @@ void Supervisor::Child::stop() {
 
 void Supervisor::Child::ask() {
   policy.ask(pid);
-  ask_at = Clock::now() + kAskAgain;
+  ask_at = Clock::now() + std::exchange(ask_again, std::min(2 * ask_again, kAskAgainAtMost));
 }
 
 void Supervisor::Child::hear(const std::vector<std::string>& lines) {
@@ -180,7 +175,7 @@ void Supervisor::Child::pass_on_errors() {
   ssize_t count = 0;
   while ((count = ::read(errors.get(), buffer.data(), buffer.size())) > 0) {
     const std::string_view chunk(buffer.data(), static_cast<size_t>(count));
-    if (log_format() == LogFormat::kText) write_all(chunk);
+    if (log_format() == LogFormat::kText) write_to_watcher(STDERR_FILENO, chunk);
     hear(take_lines(text.append(chunk)));
   }
   if (count == 0) errors.reset();  // closed; poll would say so for ever

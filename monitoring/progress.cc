@@ -1,15 +1,14 @@
 #include "monitoring/progress.h"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <cmath>
 #include <exception>
 #include <utility>
 #include <vector>
 
+#include "base/console.h"
 #include "base/log.h"
 
 namespace rankwise {
@@ -69,15 +68,6 @@ std::vector<std::string> parts_of(const ProgressView& view) {
   if (view.step.peak_memory_bytes > 0) parts.push_back(format_bytes(view.step.peak_memory_bytes));
   parts.push_back(remaining(view));
   return parts;
-}
-
-void write_all(int fd, std::string_view text) {
-  while (!text.empty()) {
-    const ssize_t count = ::write(fd, text.data(), text.size());
-    if (count < 0 && errno == EINTR) continue;
-    if (count <= 0) return;
-    text.remove_prefix(static_cast<size_t>(count));
-  }
 }
 
 }  // namespace
@@ -181,13 +171,13 @@ ProgressView Progress::view_of(const StepMetrics& step) const {
 }
 
 void Progress::write(std::string_view text) const {
-  if (options_.terminal.style != ProgressStyle::kSilent) write_all(options_.fd, text);
+  if (options_.terminal.style != ProgressStyle::kSilent) write_to_watcher(options_.fd, text);
 }
 
 ProgressPhase::ProgressPhase(const Terminal& terminal, std::string_view name, int fd)
     : terminal_(terminal), name_(name), fd_(fd), exceptions_at_start_(std::uncaught_exceptions()) {
-  if (terminal_.style == ProgressStyle::kLive) write_all(fd_, name_ + " ...");
-  if (terminal_.style == ProgressStyle::kPlain) write_all(fd_, name_ + " ...\n");
+  if (terminal_.style == ProgressStyle::kLive) write_to_watcher(fd_, name_ + " ...");
+  if (terminal_.style == ProgressStyle::kPlain) write_to_watcher(fd_, name_ + " ...\n");
   if (terminal_.style == ProgressStyle::kEvents) log_event(name_ + " ...", {.event = "phase"});
 }
 
@@ -199,7 +189,7 @@ ProgressPhase::~ProgressPhase() {
   if (terminal_.style == ProgressStyle::kEvents)
     log_event(line, {.event = "phase", .fields = {{"seconds", seconds}}});
   else
-    write_all(fd_, fmt::format("{}{}\n", terminal_.style == ProgressStyle::kLive ? kClearLine : "", line));
+    write_to_watcher(fd_, fmt::format("{}{}\n", terminal_.style == ProgressStyle::kLive ? kClearLine : "", line));
 }
 
 }  // namespace rankwise

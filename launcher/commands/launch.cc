@@ -118,9 +118,10 @@ bool may_help(int code) {
   return !is_permanent(code) && std::ranges::find(kFinal, static_cast<ExitCode>(code)) == std::end(kFinal);
 }
 
-// A rank that gave up ends the others through mpirun; but one that waits for a host that is cut off may never end.
+// A rank that gave up ends the others through mpirun; but one that waits for a host that is cut off may never end. The
+// first is a rank's message as JSON, the second its line of text.
 bool says_job_is_over(std::string_view message) {
-  return message.find("no progress on ") != std::string_view::npos ||
+  return message.starts_with("no progress on ") || message.starts_with("rankwise: no progress on ") ||
          message.find("Per user-direction, the job has been aborted") != std::string_view::npos;
 }
 
