@@ -13,7 +13,7 @@ from launches import Launch, finish, processes_in
 from program import read_proc, wait_until
 from runs import Run
 
-LONG = dict(max_steps=24, save_steps=8)
+LONG = dict(max_steps=24, save_steps=8, global_batch_size=8)
 KILL_LIMIT_S = 3.0
 PATIENCE_S, HANG_LIMIT_S = 3, 4.0  # of the watchdog; until the rank is named
 LAST_WORDS = "memory of this rank's tensors, peak"
