@@ -1,5 +1,8 @@
 #include "comms/cuda.h"
 
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
 #include "base/check.h"
 #include "base/shared_library.h"
 #include "comms/cuda_device.h"
@@ -17,6 +20,14 @@ DeviceBytes device_bytes() {
   DeviceBytes bytes;
   ask(&bytes.free, &bytes.total);
   return bytes;
+}
+
+std::string device_uuid() {
+  static auto* const ask = cuda_library_function<decltype(rankwise_device_uuid)>("rankwise_device_uuid");
+  uint8_t b[16];
+  ask(b);
+  return fmt::format("GPU-{:02x}-{:02x}-{:02x}-{:02x}-{:02x}", fmt::join(b, b + 4, ""), fmt::join(b + 4, b + 6, ""),
+                     fmt::join(b + 6, b + 8, ""), fmt::join(b + 8, b + 10, ""), fmt::join(b + 10, b + 16, ""));
 }
 
 void pin_host_memory(void* data, size_t bytes) {

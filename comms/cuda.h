@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cstdint>
 #include <memory>
+#include <string>
 
 #include "comms/communicator.h"
 
@@ -20,6 +21,7 @@ struct DeviceBytes {
   int64_t free = 0, total = 0;
 };
 DeviceBytes device_bytes();
+std::string device_uuid();  // of the same device: "GPU-9d2c8c0e-...", as nvidia-smi and DCGM show it
 
 // Pins pages of host memory, so that a device's copy engine reads them beside its other work. Throws Error where the
 // system does not let this process pin so much (ulimit -l). unpin: before the memory is freed.

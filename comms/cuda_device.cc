@@ -4,6 +4,8 @@
 #include <c10/cuda/CUDAFunctions.h>
 #include <cuda_runtime_api.h>
 
+#include <cstring>
+
 int rankwise_num_cuda_devices() { return c10::cuda::device_count(); }
 
 void rankwise_device_bytes(int64_t* free, int64_t* total) {
@@ -11,6 +13,14 @@ void rankwise_device_bytes(int64_t* free, int64_t* total) {
   C10_CUDA_CHECK(cudaMemGetInfo(&free_bytes, &total_bytes));
   *free = static_cast<int64_t>(free_bytes);
   *total = static_cast<int64_t>(total_bytes);
+}
+
+void rankwise_device_uuid(uint8_t bytes[16]) {
+  int device = 0;
+  C10_CUDA_CHECK(cudaGetDevice(&device));
+  cudaDeviceProp properties;
+  C10_CUDA_CHECK(cudaGetDeviceProperties(&properties, device));
+  std::memcpy(bytes, properties.uuid.bytes, 16);
 }
 
 int rankwise_pin_host_memory(void* data, size_t bytes) {

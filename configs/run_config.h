@@ -145,7 +145,10 @@ struct CheckpointSection {
 };
 
 struct MonitoringSection {
+  enum class Endpoints { kHost, kRank };
+
   std::optional<std::string> listen = "127.0.0.1:9464";  // ADDRESS:PORT; empty: no endpoint
+  Endpoints endpoints = Endpoints::kHost;
   bool required = false;
   bool operator==(const MonitoringSection&) const = default;
 };

@@ -98,6 +98,10 @@ Kind<MonitoringSection> monitoring_kind() {
       field("listen", &S::listen, optional_kind("null", address_and_port()),
             "Where the metrics page is served (`/metrics`, `/healthz`, `/readyz`). Port 0: any free one. `null`: "
             "nowhere."),
+      field("endpoints", &S::endpoints,
+            choice<S::Endpoints>({{"host", S::Endpoints::kHost}, {"rank", S::Endpoints::kRank}}),
+            "`host`: one metrics page a host, with the series of all its ranks. `rank`: one a rank, at the port of "
+            "`listen` and those behind it, in the order of the ranks of a host."),
       field("required", &S::required, boolean(), "Whether a port that is taken ends the run (code 78) or only warns."),
   });
 }

@@ -3,6 +3,8 @@
 //   /metrics    the text that was published last    /healthz   200 while the process lives
 //   /readyz     200 once set_ready(true), 503 before: the model is loaded and steps are being made
 //
+// Only rank 0 has the page; the endpoints of other ranks say where it is.
+//
 // An answer is a snapshot that the trainer publishes, so a scrape never waits for the training loop nor holds it up.
 // There is no authentication: bind it to loopback, or to an address that only the monitoring can reach.
 #pragma once
@@ -21,9 +23,9 @@ namespace rankwise {
 
 class Endpoint {
  public:
-  // `listen` as monitoring.listen has it. Throws ConfigError when it is malformed, ListenError when the port is taken
-  // or cannot be bound: then whoever has set monitoring.required decides between a warning and the end.
-  explicit Endpoint(std::string_view listen);
+  // Throws ListenError when the port is taken or cannot be bound: then whoever has set monitoring.required decides
+  // between a warning and the end. `page_host`: where the page is; empty: here.
+  explicit Endpoint(const ListenAddress& listen, std::string page_host = {});
 
   // All from any thread.
   void publish(std::string metrics_text);
@@ -45,6 +47,7 @@ class Endpoint {
   HttpResponse run_answer();
   void replace(Text& text, std::string next);
 
+  std::string page_host_;
   std::mutex mutex_;  // guards what follows, never held while an answer is made or sent
   Text metrics_text_ = std::make_shared<const std::string>();
   Text run_json_ = std::make_shared<const std::string>("{}");

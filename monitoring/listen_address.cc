@@ -74,4 +74,19 @@ std::string ListenAddress::text() const {
   return fmt::format("{}:{}", host, port());
 }
 
+ListenAddress behind(ListenAddress address, int offset) {
+  if (address.port() == 0) return address;
+  const int port = address.port() + offset;
+  RW_CHECK(
+      port <= 65535, ConfigError,
+      "monitoring.listen: port {} and one a rank behind it (monitoring.endpoints: rank) need port {}, and 65535 is "
+      "the last; choose a lower one",
+      address.port(), port);
+  auto& storage = address.socket_address;
+  in_port_t& in_place = storage.ss_family == AF_INET6 ? reinterpret_cast<sockaddr_in6&>(storage).sin6_port
+                                                      : reinterpret_cast<sockaddr_in&>(storage).sin_port;
+  in_place = htons(static_cast<uint16_t>(port));
+  return address;
+}
+
 }  // namespace rankwise

@@ -21,4 +21,7 @@ struct ListenAddress {
 // a port from 0 to 65535; 0 takes any free port. Throws ConfigError with the form that is wanted.
 ListenAddress parse_listen_address(std::string_view text);
 
+// The same address at the port `offset` further on; any free port stays that. Throws ConfigError beyond 65535.
+ListenAddress behind(ListenAddress address, int offset);
+
 }  // namespace rankwise

@@ -8,9 +8,9 @@
 
 #include <algorithm>
 #include <array>
+#include <iterator>
 #include <limits>
 #include <string_view>
-#include <utility>
 
 #include "base/check.h"
 #include "monitoring/process_memory.h"
@@ -62,6 +62,14 @@ std::string checked_version(const std::string& version) {
   return version;
 }
 
+// Prometheus takes an empty label for an absent one.
+Labels info_labels(const Metrics::Options& options) {
+  return {{"rank", std::to_string(options.rank)},
+          {"local_rank", std::to_string(options.local_rank)},
+          {"node", options.host},
+          {"gpu_uuid", options.gpu_uuid}};
+}
+
 // Creates series in one registry. Help texts are constants: prometheus-cpp does not escape them.
 class Builder {
  public:
@@ -73,8 +81,8 @@ class Builder {
   Gauge& gauge(const char* name, const char* help, double start, const Labels& labels = {}) {
     return prometheus::BuildGauge().Name(name).Help(help).Register(registry_).Add(labels, start);
   }
-  Histogram& histogram(const char* name, const char* help, const Labels& labels = {}) {
-    return prometheus::BuildHistogram().Name(name).Help(help).Register(registry_).Add(labels, kSecondsBuckets);
+  Histogram& histogram(const char* name, const char* help) {
+    return prometheus::BuildHistogram().Name(name).Help(help).Register(registry_).Add({}, kSecondsBuckets);
   }
   template <size_t N>
   Counters<N> counters(const char* name, const char* help, const char* label, const std::array<const char*, N>& values,
@@ -103,65 +111,75 @@ class Builder {
 
 struct Metrics::Impl {
   explicit Impl(const Options& options)
-      : by_rank{{"rank", std::to_string(options.rank)}}, version{{"version", checked_version(options.version)}} {
+      : serves_run(options.rank == 0), by_rank{{"rank", std::to_string(options.rank)}} {
     for (size_t op = 0; op < kOps.size(); ++op) {
-      comm_bytes[op] = build.counters("rankwise_comm_bytes_total", "Bytes received from other ranks", "transport",
-                                      kTransports, Builder::with(by_rank, "op", kOps[op]));
+      comm_bytes[op] = of_rank.counters("rankwise_comm_bytes_total", "Bytes received from other ranks", "transport",
+                                        kTransports, Builder::with(by_rank, "op", kOps[op]));
     }
-    build.gauge("rankwise_world_size", "Number of ranks", options.world_size);
-    build.gauge("rankwise_build_info", "1; the label says which build runs", 1, version);
+    of_rank.gauge("rankwise_rank_info", "1; the labels say where a rank runs", 1, info_labels(options));
+    of_run.gauge("rankwise_world_size", "Number of ranks", options.world_size);
+    of_run.gauge("rankwise_build_info", "1; the label says which build runs", 1,
+                 {{"version", checked_version(options.version)}});
   }
 
-  prometheus::Registry registry;
-  Builder build{registry};
+  bool serves_run;
+  prometheus::Registry rank_registry, run_registry;
+  Builder of_rank{rank_registry}, of_run{run_registry};
   Labels by_rank;
-  Labels version;
 
-  Counter& steps = build.counter("rankwise_train_steps_total", "Optimizer steps done by this process");
-  Counter& nonfinite_steps = build.counter("rankwise_train_nonfinite_steps_total",
-                                           "Steps whose loss or gradient was not finite and whose update was left out");
-  Counter& samples = build.counter("rankwise_train_samples_total", "Training samples seen, all ranks");
-  Counters<3> tokens = build.counters("rankwise_train_tokens_total",
-                                      "Tokens of training samples (input), those with a loss (target), and padding",
-                                      "kind", std::array{"input", "target", "padding"});
+  Counter& steps = of_run.counter("rankwise_train_steps_total", "Optimizer steps done by this process");
+  Counter& nonfinite_steps =
+      of_run.counter("rankwise_train_nonfinite_steps_total",
+                     "Steps whose loss or gradient was not finite and whose update was left out");
+  Counter& samples = of_run.counter("rankwise_train_samples_total", "Training samples seen, all ranks");
+  Counters<3> tokens = of_run.counters("rankwise_train_tokens_total",
+                                       "Tokens of training samples (input), those with a loss (target), and padding",
+                                       "kind", std::array{"input", "target", "padding"});
   Counters<kSkipReasons.size()> skipped_samples =
-      build.counters("rankwise_train_skipped_samples_total", "Samples left out of training", "reason", kSkipReasons);
-  Counters<kPhases.size()> phase_seconds = build.counters(
-      "rankwise_train_phase_seconds_total", "Wall time by phase; phases do not overlap", "phase", kPhases, by_rank);
+      of_run.counters("rankwise_train_skipped_samples_total", "Samples left out of training", "reason", kSkipReasons);
+  Counters<kPhases.size()> phase_seconds = of_rank.counters(
+      "rankwise_train_phase_seconds_total",
+      "Time of a rank by phase, the device's where it has one; phases do not overlap", "phase", kPhases, by_rank);
   std::array<Counters<kTransports.size()>, kOps.size()> comm_bytes;
-  Histogram& step_seconds = build.histogram("rankwise_train_step_duration_seconds",
-                                            "Wall time of an optimizer step, all its micro-batches", by_rank);
+  Histogram& step_seconds =
+      of_run.histogram("rankwise_train_step_duration_seconds", "Wall time of an optimizer step, all its micro-batches");
 
-  Gauge& step = build.gauge("rankwise_train_step", "Optimizer steps done since the beginning of the run", 0);
-  Gauge& epoch = build.gauge("rankwise_train_epoch", "Passes over the training data, with a fraction", 0);
-  Gauge& loss = build.gauge("rankwise_train_loss", "Loss of the last step, a mean over target tokens", kUnknown);
-  Gauge& eval_loss = build.gauge("rankwise_eval_loss", "Loss of the last evaluation", kUnknown);
+  Gauge& step = of_run.gauge("rankwise_train_step", "Optimizer steps done since the beginning of the run", 0);
+  Gauge& epoch = of_run.gauge("rankwise_train_epoch", "Passes over the training data, with a fraction", 0);
+  Gauge& loss = of_run.gauge("rankwise_train_loss", "Loss of the last step, a mean over target tokens", kUnknown);
+  Gauge& eval_loss = of_run.gauge("rankwise_eval_loss", "Loss of the last evaluation", kUnknown);
   Gauge& gradient_norm =
-      build.gauge("rankwise_train_gradient_norm", "Norm of the last gradient before clipping", kUnknown);
-  Gauge& learning_rate = build.gauge("rankwise_train_learning_rate", "Learning rate of the last step", 0);
+      of_run.gauge("rankwise_train_gradient_norm", "Norm of the last gradient before clipping", kUnknown);
+  Gauge& learning_rate = of_run.gauge("rankwise_train_learning_rate", "Learning rate of the last step", 0);
   Gauge& tokens_per_second =
-      build.gauge("rankwise_train_tokens_per_second", "Input tokens a second in the last step, all ranks", 0);
-  Gauge& progress_ratio = build.gauge("rankwise_train_progress_ratio", "Part of the run that is done, 0 to 1", 0);
-  Gauge& active = build.gauge("rankwise_train_active", "1 while the training loop runs", 0);
+      of_run.gauge("rankwise_train_tokens_per_second", "Input tokens a second in the last step, all ranks", 0);
+  Gauge& progress_ratio = of_run.gauge("rankwise_train_progress_ratio", "Part of the run that is done, 0 to 1", 0);
+  Gauge& active = of_run.gauge("rankwise_train_active", "1 while the training loop runs", 0);
   Gauge& last_step_time =
-      build.gauge("rankwise_train_last_step_timestamp_seconds", "Unix time of the end of the last step", 0);
+      of_run.gauge("rankwise_train_last_step_timestamp_seconds", "Unix time of the end of the last step", 0);
 
-  Counter& resumes = build.counter("rankwise_resumes_total", "Times that this process continued from a checkpoint");
-  Gauge& start_step = build.gauge("rankwise_start_step", "Steps done before this process began", 0);
-  Counters<2> checkpoint_saves = build.counters("rankwise_checkpoint_saves_total", "Attempts to save a checkpoint",
-                                                "result", std::array{"success", "failure"});
+  Gauge& success_time = of_run.gauge("rankwise_run_last_success_timestamp_seconds",
+                                     "Unix time at which the run was finished; 0: not yet", 0);
+  Gauge& run_seconds =
+      of_run.gauge("rankwise_run_duration_seconds", "Time from this process's start to its end; 0: it goes on", 0);
+  Counter& resumes = of_run.counter("rankwise_resumes_total", "Times that this process continued from a checkpoint");
+  Gauge& start_step = of_run.gauge("rankwise_start_step", "Steps done before this process began", 0);
+  Counters<2> checkpoint_saves = of_run.counters("rankwise_checkpoint_saves_total", "Attempts to save a checkpoint",
+                                                 "result", std::array{"success", "failure"});
   Histogram& checkpoint_seconds =
-      build.histogram("rankwise_checkpoint_save_duration_seconds", "Wall time of a checkpoint that was saved");
-  Gauge& checkpoint_time = build.gauge("rankwise_checkpoint_last_success_timestamp_seconds",
-                                       "Unix time of the last saved checkpoint; 0: none yet", 0);
+      of_run.histogram("rankwise_checkpoint_save_duration_seconds", "Wall time of a checkpoint that was saved");
+  Gauge& checkpoint_time = of_run.gauge("rankwise_checkpoint_last_success_timestamp_seconds",
+                                        "Unix time of the last saved checkpoint; 0: none yet", 0);
   Gauge& checkpoint_step =
-      build.gauge("rankwise_checkpoint_last_success_step", "Step of the last saved checkpoint; 0: none yet", 0);
+      of_run.gauge("rankwise_checkpoint_last_success_step", "Step of the last saved checkpoint; 0: none yet", 0);
 
   Gauges<kMemoryKinds.size()> memory =
-      build.gauges("rankwise_memory_bytes", "Memory in use by kind; process is the resident set, kinds overlap", "kind",
-                   kMemoryKinds, by_rank);
-  Gauges<kMemoryKinds.size()> memory_peak =
-      build.gauges("rankwise_memory_peak_bytes", "Highest memory in use so far by kind", "kind", kMemoryKinds, by_rank);
+      of_rank.gauges("rankwise_memory_bytes", "Memory in use by kind; process is the resident set, kinds overlap",
+                     "kind", kMemoryKinds, by_rank);
+  Counter& allocator_retries = of_rank.counter(
+      "rankwise_allocator_retries_total", "Times that a device's memory was full of what its allocator kept", by_rank);
+  Gauges<kMemoryKinds.size()> memory_peak = of_rank.gauges(
+      "rankwise_memory_peak_bytes", "Highest memory in use so far by kind", "kind", kMemoryKinds, by_rank);
 };
 
 const char* name_of(Phase phase) { return kPhases[index(phase)]; }
@@ -202,6 +220,12 @@ void Metrics::observe_resume(int64_t start_step) {
   impl_->step.Set(static_cast<double>(start_step));
 }
 
+void Metrics::observe_end(bool finished, double seconds) {
+  set_active(false);
+  impl_->run_seconds.Set(seconds);
+  if (finished) impl_->success_time.SetToCurrentTime();
+}
+
 void Metrics::observe_checkpoint_saved(int64_t step, double seconds) {
   impl_->checkpoint_saves[0]->Increment();
   impl_->checkpoint_seconds.Observe(seconds);
@@ -233,32 +257,22 @@ void Metrics::set_process_memory() {
 
 double Metrics::phase_seconds(Phase phase) const { return impl_->phase_seconds[index(phase)]->Value(); }
 
+void Metrics::set_allocator_retries(int64_t total) {
+  impl_->allocator_retries.Increment(static_cast<double>(total) - impl_->allocator_retries.Value());
+}
+
 MemoryUse Metrics::memory(MemoryKind kind) const {
   return {.live_bytes = static_cast<int64_t>(impl_->memory[index(kind)]->Value()),
           .peak_bytes = static_cast<int64_t>(impl_->memory_peak[index(kind)]->Value())};
 }
 
 std::string Metrics::text() const {
-  auto families = impl_->registry.Collect();
+  auto families = impl_->rank_registry.Collect();
+  if (impl_->serves_run) std::ranges::move(impl_->run_registry.Collect(), std::back_inserter(families));
   // The registry keeps series in hash maps; a fixed order makes the page readable and comparable.
   std::ranges::sort(families, {}, &prometheus::MetricFamily::name);
   for (auto& family : families) std::ranges::sort(family.metric, {}, &prometheus::ClientMetric::label);
   return prometheus::TextSerializer().Serialize(families);
-}
-
-ScopedPhase::ScopedPhase(Metrics& metrics, Phase phase)
-    : metrics_(metrics), phase_(phase), outer_(std::exchange(metrics.innermost_phase_, this)) {}
-
-void ScopedPhase::give(Phase phase, double seconds) {
-  metrics_.add_phase_seconds(phase, seconds);
-  inner_time_ += std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
-}
-
-ScopedPhase::~ScopedPhase() {
-  const Clock::duration elapsed = Clock::now() - start_;
-  metrics_.add_phase_seconds(phase_, std::chrono::duration<double>(elapsed - inner_time_).count());
-  if (outer_ != nullptr) outer_->inner_time_ += elapsed;
-  metrics_.innermost_phase_ = outer_;
 }
 
 }  // namespace rankwise

@@ -1,14 +1,13 @@
 // The numbers that a run shows to Prometheus: every name, label and series of them.
 //
 // All series exist from the constructor on and none is added later, so their number is constant over a run. A label is
-// the rank or a word of the enums below, never a path, a name or an error text. What belongs to one process (memory,
-// phases, step time, traffic) carries `rank`; what belongs to the run (loss, tokens, checkpoints) does not, and rank 0
-// alone serves it.
+// the rank, what rankwise_rank_info says of it, or a word of the enums below, never a path or an error text. What
+// belongs to one process (memory, phases, traffic) carries `rank`; what belongs to the run (loss, tokens, step time,
+// checkpoints) does not, and is on the page of rank 0 alone.
 //
 // Counters count what this process did: after a resume they start at 0 again, and rankwise_start_step says where.
 #pragma once
 
-#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -18,6 +17,7 @@
 
 namespace rankwise {
 
+// Of a rank's time; they do not overlap, and between checkpoints and evaluations they make up its steps.
 enum class Phase { kData, kForward, kBackward, kGather, kAllreduce, kOptimizer, kCheckpoint, kEval };
 enum class CommOp { kAllReduce, kAllGather };
 enum class Transport { kMpi, kNccl, kPeer };  // kPeer: read from another GPU's memory
@@ -44,14 +44,15 @@ struct MemoryUse {
   int64_t peak_bytes = 0;
 };
 
-class ScopedPhase;
-
-// Thread-safe, but for ScopedPhase. No method blocks on a scrape: scrapes are answered from the last text().
+// Thread-safe. No method blocks on a scrape: scrapes are answered from the last text().
 class Metrics {
  public:
   struct Options {
     int rank = 0;
+    int local_rank = 0;
     int world_size = 1;
+    std::string host = "localhost";
+    std::string gpu_uuid = {};  // "GPU-...", by which the series of NVIDIA's DCGM exporter are joined; CPUs: empty
     std::string version = "unknown";  // label of rankwise_build_info: letters, digits and "._+-", at most 64
   };
   explicit Metrics(const Options& options);  // throws Error for a version of another form
@@ -68,6 +69,8 @@ class Metrics {
   void set_eval_loss(double loss);
   void observe_resume(int64_t start_step);  // continued from a checkpoint of that many steps
 
+  void observe_end(bool finished, double seconds);  // of this process; finished: all steps of the run are done
+
   void observe_checkpoint_saved(int64_t step, double seconds);
   void observe_checkpoint_failed();
 
@@ -76,39 +79,19 @@ class Metrics {
   void add_skipped_samples(SkipReason reason, int64_t count);
   void set_memory(MemoryKind kind, int64_t current_bytes, int64_t peak_bytes);
   void set_process_memory();  // kProcess, as the kernel counts it
+  // Times, since the process began, that the device's allocator gave back all it kept and asked again.
+  void set_allocator_retries(int64_t total);
 
   double phase_seconds(Phase phase) const;
   MemoryUse memory(MemoryKind kind) const;
 
-  // Everything, in the text format 0.0.4, families and series in a fixed order.
+  // This rank's page, in the text format 0.0.4, families and series in a fixed order; at most kMaxPageBytes.
+  static constexpr size_t kMaxPageBytes = size_t{1} << 16;
   std::string text() const;
 
  private:
-  friend class ScopedPhase;
   struct Impl;
   std::unique_ptr<Impl> impl_;
-  ScopedPhase* innermost_phase_ = nullptr;
-};
-
-// Adds the time of its scope to a phase. A phase inside another one is taken out of the outer one, so that the phases
-// sum to the wall time. Opened and closed by one thread at a time, in the order of a stack.
-class ScopedPhase {
- public:
-  ScopedPhase(Metrics& metrics, Phase phase);
-  ~ScopedPhase();
-  ScopedPhase(const ScopedPhase&) = delete;
-  ScopedPhase& operator=(const ScopedPhase&) = delete;
-
-  // `seconds` of this scope so far, measured elsewhere, belong to another phase (a gather inside forward).
-  void give(Phase phase, double seconds);
-
- private:
-  using Clock = std::chrono::steady_clock;
-  Metrics& metrics_;
-  Phase phase_;
-  ScopedPhase* outer_;
-  Clock::time_point start_ = Clock::now();
-  Clock::duration inner_time_{};
 };
 
 }  // namespace rankwise

@@ -58,6 +58,7 @@ Devices::Devices(World& world, const DeviceOptions& options) : world_(world), op
   c10::impl::VirtualGuardImpl(c10::kCUDA).setDevice(device_);
   at::globalContext().lazyInitDevice(c10::kCUDA);
   count_device_memory(device_);
+  gpu_uuid_ = device_uuid();
 }
 
 int64_t Devices::available_bytes() const {

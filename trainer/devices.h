@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <memory>
+#include <string>
 
 #include "comms/world.h"
 #include "configs/run_config.h"
@@ -30,6 +31,7 @@ class Devices {
   Devices(World& world, const DeviceOptions& options);
 
   c10::Device device() const noexcept { return device_; }
+  const std::string& gpu_uuid() const noexcept { return gpu_uuid_; }  // "GPU-..."; empty on a CPU
   // Collective. What tensors may take on the rank that has the least: its device's free memory, or its share of the
   // host's.
   int64_t available_bytes() const;
@@ -43,6 +45,7 @@ class Devices {
   World& world_;
   DeviceOptions options_;
   c10::Device device_ = c10::kCPU;
+  std::string gpu_uuid_;
 };
 
 }  // namespace rankwise

@@ -5,7 +5,9 @@
 #include <algorithm>
 #include <sstream>
 
+#include "base/file.h"
 #include "base/log.h"
+#include "monitoring/exposition.h"
 #include "monitoring/loss_plot.h"
 #include "trainer/weights/tensor_memory.h"
 
@@ -47,13 +49,18 @@ constexpr std::chrono::seconds kSeeOffPatience{2};
 
 }  // namespace
 
-Reporter::Reporter(World& world, const RunConfig& config)
+Reporter::Reporter(World& world, const RunConfig& config, const std::string& gpu_uuid)
     : world_(world),
       config_(config),
       speaks_(world.rank() == 0),
       terminal_(detect_terminal(world.rank())),
-      metrics_({.rank = world.rank(), .world_size = world.size(), .version = RANKWISE_VERSION}) {
-  if (!speaks_ || !config.monitoring.listen) return;
+      metrics_({.rank = world.rank(),
+                .local_rank = world.local_rank(),
+                .world_size = world.size(),
+                .host = world.host(),
+                .gpu_uuid = gpu_uuid,
+                .version = RANKWISE_VERSION}) {
+  if (!config.monitoring.listen) return;
   view_.name = config.run.name;
   view_.model = config.model.path.string();
   view_.version = RANKWISE_VERSION;
@@ -63,19 +70,24 @@ Reporter::Reporter(World& world, const RunConfig& config)
 }
 
 Reporter::~Reporter() {
-  if (endpoint_) set_log_listener(nullptr);
+  if (endpoint_ && speaks_) set_log_listener(nullptr);
 }
 
 void Reporter::open_endpoint() {
+  const bool each_rank = config_.monitoring.endpoints == MonitoringSection::Endpoints::kRank;
+  if (!each_rank && world_.local_rank() != 0) return;
   try {
-    endpoint_ = std::make_unique<Endpoint>(*config_.monitoring.listen);
+    const ListenAddress first = parse_listen_address(*config_.monitoring.listen);
+    endpoint_ = std::make_unique<Endpoint>(behind(first, each_rank ? world_.local_rank() : 0),
+                                           speaks_ ? "" : "the host of rank 0");
   } catch (const ListenError& error) {
     if (config_.monitoring.required) throw;
     log_warning("{}; the run goes on without metrics (monitoring.required: false)", error.what());
     return;
   }
-  set_log_listener([this](std::string_view line) { view_.log.add(line); });
   publish();
+  if (!speaks_) return;
+  set_log_listener([this](std::string_view line) { view_.log.add(line); });
   note(fmt::format("metrics: {}metrics", endpoint_->url()));
   note(fmt::format("page: {}", endpoint_->url()));
 }
@@ -107,6 +119,9 @@ void Reporter::begin(int64_t start_step, int64_t total_steps) {
   metrics_.set_active(true);
   measure_memory();
   exchange_memory();
+  share_pages();
+  if (endpoint_) endpoint_->set_ready(true);
+  publish();  // who waits for a first step that never comes sees rankwise_train_active
   if (!speaks_) return;
   log_ = RunLog(config_.run.output_dir / "train_log.jsonl", start_step == 0 ? 0 : start_step + 1);
   progress_ = std::make_unique<Progress>(Progress::Options{.terminal = terminal_,
@@ -116,9 +131,7 @@ void Reporter::begin(int64_t start_step, int64_t total_steps) {
   view_.start_step = view_.last_step.step = start_step;
   view_.total_steps = total_steps;
   show_history(view_, log_.curves());
-  if (endpoint_) endpoint_->set_ready(true);
-  view_.state = RunState::kTraining;
-  publish();  // who waits for a first step that never comes sees rankwise_train_active
+  enter(RunState::kTraining);
 }
 
 void Reporter::enter(RunState state) {
@@ -126,12 +139,13 @@ void Reporter::enter(RunState state) {
   publish_run();
 }
 
-void Reporter::count(const Traffic& traffic) {
-  metrics_.add_comm_bytes(CommOp::kAllGather, transport_named(traffic.gather_transport),
-                          static_cast<int64_t>(traffic.gathered_bytes - reported_.gathered_bytes));
-  metrics_.add_comm_bytes(CommOp::kAllReduce, transport_named(traffic.reduce_transport),
-                          static_cast<int64_t>(traffic.reduced_bytes - reported_.reduced_bytes));
-  reported_ = traffic;
+void Reporter::count(const RankReport& report) {
+  for (size_t k = 0; k < kNumPhases; ++k) metrics_.add_phase_seconds(static_cast<Phase>(k), report.phase_seconds[k]);
+  metrics_.add_comm_bytes(CommOp::kAllGather, transport_named(report.gather_transport),
+                          static_cast<int64_t>(report.gathered_bytes - reported_.gathered_bytes));
+  metrics_.add_comm_bytes(CommOp::kAllReduce, transport_named(report.reduce_transport),
+                          static_cast<int64_t>(report.reduced_bytes - reported_.reduced_bytes));
+  reported_ = report;
 }
 
 void Reporter::measure_memory() {
@@ -139,6 +153,8 @@ void Reporter::measure_memory() {
   for (size_t k = 0; k < kNumTensorKinds; ++k)
     metrics_.set_memory(kMetricOf[k], memory.live_bytes[k], memory.peak_bytes[k]);
   metrics_.set_memory(MemoryKind::kAllocator, memory.live_total, memory.peak_total);
+  metrics_.set_memory(MemoryKind::kReserved, memory.reserved_bytes, memory.peak_reserved_bytes);
+  metrics_.set_allocator_retries(memory.num_retries);
   metrics_.set_process_memory();
 }
 
@@ -150,32 +166,55 @@ void Reporter::exchange_memory() {
     view_.ranks.push_back(read_memory(static_cast<int>(rank), texts[rank]));
 }
 
+// The ranks of a host give each other their pages through memory; nobody waits for anybody.
+void Reporter::share_pages() {
+  if (!config_.monitoring.listen || config_.monitoring.endpoints == MonitoringSection::Endpoints::kRank) return;
+  for (void* part : world_.share_on_host(Metrics::kMaxPageBytes)) pages_.emplace_back(part, Metrics::kMaxPageBytes);
+}
+
+// Of other ranks what they shared last: of this step, or of the one before.
+std::string Reporter::host_page() {
+  std::vector<std::string> texts = {metrics_.text()};
+  if (!pages_.empty()) pages_[static_cast<size_t>(world_.local_rank())].write(texts[0]);
+  if (world_.local_rank() != 0) return texts[0];
+  for (size_t rank = 1; rank < pages_.size(); ++rank) texts.push_back(pages_[rank].read());
+  return merge_pages(texts);
+}
+
+void Reporter::publish_metrics() {
+  if (!endpoint_ && pages_.empty()) return;
+  std::string page = host_page();
+  if (endpoint_) endpoint_->publish(std::move(page));
+}
+
 void Reporter::publish() {
-  if (!endpoint_) return;
-  endpoint_->publish(metrics_.text());
+  publish_metrics();
   publish_run();
 }
 
 // Rank 0's own figures are those of the moment, the others' those of the last exchange.
 void Reporter::publish_run() {
-  if (!endpoint_) return;
+  if (!endpoint_ || !speaks_) return;
   run_published_ = Clock::now();
   for (size_t k = 0; k < kNumPhases; ++k) view_.phase_seconds[k] = metrics_.phase_seconds(static_cast<Phase>(k));
   if (!view_.ranks.empty()) view_.ranks[0] = read_memory(0, memory_text(metrics_));
   endpoint_->publish_run(run_json(view_));
 }
 
-void Reporter::step_done(const StepMetrics& step, bool logged, const Traffic& traffic) {
+void Reporter::step_done(const StepMetrics& step, bool logged, const RankReport& report) {
   metrics_.observe_step(step);
   metrics_.set_progress_ratio(static_cast<double>(step.step) /
                               static_cast<double>(std::max<int64_t>(1, view_.total_steps)));
-  count(traffic);
+  count(report);
   measure_memory();
+  publish_metrics();
   if (!speaks_) return;
+  totals_.input_tokens += step.input_tokens;
+  totals_.step_seconds += step.step_seconds;
+  totals_.peak_memory_bytes = step.peak_memory_bytes;
   progress_->step(step);
   if (logged) log_.write_step(step);
   view_.add_step(step);
-  if (endpoint_) endpoint_->publish(metrics_.text());
   if (Clock::now() - run_published_ >= kPageInterval) publish_run();
 }
 
@@ -205,17 +244,34 @@ void Reporter::checkpoint_saved(int64_t step, double seconds) {
   publish();
 }
 
-void Reporter::end(RunState state) {
-  metrics_.set_active(false);
+void Reporter::end(RunState state, const std::filesystem::path& adapter) {
+  const double seconds = std::chrono::duration<double>(Clock::now() - start_).count();
+  metrics_.observe_end(state == RunState::kFinished, seconds);
+  publish_metrics();
   if (!speaks_) return;
   if (progress_) progress_->finish();
-  const std::string state_name = state == RunState::kFinished ? "finished" : "stopped";
-  log_event(fmt::format("{} behind step {}", state_name, view_.last_step.step),
-            {.event = "end", .step = view_.last_step.step, .fields = {{"state", state_name}}});
+  say_totals(state == RunState::kFinished ? "finished" : "stopped", seconds, adapter);
   write_loss_plot(config_.run.output_dir / "loss.svg", log_.curves(), config_.run.name);
-  view_.state = state;
-  publish();
+  replace_file(config_.run.output_dir / "metrics.prom", host_page());
+  enter(state);
   if (endpoint_) endpoint_->see_off(kSeeOffPatience);
+}
+
+// Without what came before a resume.
+void Reporter::say_totals(std::string_view state, double seconds, const std::filesystem::path& adapter) {
+  const auto tokens = static_cast<double>(totals_.input_tokens);
+  const double rate = totals_.step_seconds > 0 ? tokens / totals_.step_seconds : 0;
+  log_event(fmt::format("{} behind step {}: {:.0f} tokens in {}, {:.0f} tok/s, at most {} a rank; adapter: {}", state,
+                        view_.last_step.step, tokens, format_duration(seconds), rate,
+                        format_bytes(totals_.peak_memory_bytes), adapter.string()),
+            {.event = "end",
+             .step = view_.last_step.step,
+             .fields = {{"state", std::string(state)},
+                        {"input_tokens", totals_.input_tokens},
+                        {"seconds", seconds},
+                        {"tokens_per_second", rate},
+                        {"peak_memory_bytes", totals_.peak_memory_bytes},
+                        {"adapter", adapter.string()}}});
 }
 
 void Reporter::failed(const std::string& message) {

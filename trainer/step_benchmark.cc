@@ -13,6 +13,7 @@
 #include "trainer/config_mapping.h"
 #include "trainer/devices.h"
 #include "trainer/frozen_model.h"
+#include "trainer/phase_clock.h"
 #include "trainer/step_trace.h"
 #include "trainer/train_step.h"
 #include "trainer/weights/tensor_loader.h"
@@ -96,14 +97,16 @@ BenchmarkResult time_steps(TrainStep& step, FrozenStore& store, const Batch& bat
   run_steps(step, batch, 1, result.losses);
   result.seconds_to_first_step = seconds_since(start);
   run_steps(step, batch, options.warm_up - 1, result.losses);
-  const double exposed_before = store.gather_wait_seconds();
+  PhaseClock clock(store.device());
+  store.observe_waits(&clock);
   const uint64_t gathered_before = store.gathered_bytes();
   const auto begin = Clock::now();
   run_steps(step, batch, options.steps, result.losses);
   const auto steps = static_cast<double>(options.steps);
   result.step_seconds = seconds_since(begin) / steps;
   result.tokens_per_second_per_rank = static_cast<double>(batch.num_tokens()) / result.step_seconds;
-  result.exposed_gather_seconds = (store.gather_wait_seconds() - exposed_before) / steps;
+  result.exposed_gather_seconds = clock.take()[static_cast<size_t>(Phase::kGather)] / steps;
+  store.observe_waits(nullptr);
   result.gathered_bytes_per_micro_batch =
       static_cast<int64_t>(store.gathered_bytes() - gathered_before) / options.steps;
   return result;

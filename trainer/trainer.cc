@@ -10,6 +10,7 @@
 #include "base/check.h"
 #include "base/log.h"
 #include "monitoring/process_memory.h"
+#include "trainer/checkpoint/run_directory.h"
 #include "trainer/config_mapping.h"
 #include "trainer/data/batcher.h"
 #include "trainer/lora/match_report.h"
@@ -23,33 +24,20 @@ using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
-// A phase in which units of the base may be waited for: that time is the gather's.
-class GatheringPhase {
- public:
-  GatheringPhase(Metrics& metrics, Phase phase, FrozenStore& store) : phase_(metrics, phase), store_(store) {}
-  ~GatheringPhase() { phase_.give(Phase::kGather, store_.gather_wait_seconds() - waited_before_); }
-  GatheringPhase(const GatheringPhase&) = delete;
-  GatheringPhase& operator=(const GatheringPhase&) = delete;
-
- private:
-  ScopedPhase phase_;
-  FrozenStore& store_;
-  const double waited_before_ = store_.gather_wait_seconds();
-};
-
 }  // namespace
 
 Trainer::Trainer(World& world, const RunConfig& config, const std::atomic<bool>& stop)
     : world_(world),
       config_(config),
       stop_(stop),
-      reporter_(world, config),
       watchdog_(world),
       devices_(world, {.wish = config.parallel.device,
                        .timeout = std::chrono::seconds(config.comms.timeout_seconds),
                        .peer_copies = config.comms.peer_copies,
                        .deterministic = config.train.deterministic.value_or(false),
                        .observer = &watchdog_}),
+      clock_(devices_.device()),
+      reporter_(world, config, devices_.gpu_uuid()),
       dtype_(compute_dtype_of(config.model.dtype, devices_.device())) {
   watchdog_.start(std::chrono::seconds(config.comms.timeout_seconds));
   load_inputs();
@@ -100,6 +88,7 @@ void Trainer::load_model() {
   const auto phase = reporter_.phase(fmt::format("loading weights, 1/{} of the base a rank", layout.shard_group_size));
   const FrozenModelOptions options{.dtype = dtype_, .device = devices_.device(), .layout = layout};
   model_ = std::make_unique<FrozenModel>(config_.model.path, std::move(shard_group), options);
+  model_->store.observe_waits(&clock_);
   world_.require_equal("the base model", fmt::format("{:016x}", model_->store.fingerprint()));
   const auto nonfinite = world_.gather_strings(std::to_string(model_->store.nonfinite_tensors()));
   if (std::ranges::any_of(nonfinite, [](const std::string& count) { return count != "0"; })) {
@@ -198,7 +187,8 @@ RunEnd Trainer::train() {
 
 // Rank 0 has more to write than the others, who wait for it here, where they are watched, and not in MPI's own end.
 RunEnd Trainer::end(RunState state) {
-  reporter_.end(state);
+  const auto& directory = config_.run.output_dir;
+  reporter_.end(state, state == RunState::kFinished ? directory / "final" : checkpoint_path(directory, progress_.step));
   world_.agree("the end", [] {});
   watchdog_.stop();
   return state == RunState::kFinished ? RunEnd::kFinished : RunEnd::kStopped;
@@ -209,22 +199,20 @@ bool Trainer::due(int64_t steps_done, int64_t interval) { return interval > 0 &&
 void Trainer::start_step(int64_t step) {
   for (int64_t m = 0; m < sampler_->num_micro_batches(step); ++m) forward_backward(step, m);
   {
-    const ScopedPhase phase(reporter_.metrics(), Phase::kAllreduce);
+    const PhaseScope phase(clock_, Phase::kAllreduce);
     step_->exchange(stop_);
   }
-  const ScopedPhase phase(reporter_.metrics(), Phase::kOptimizer);
+  const PhaseScope phase(clock_, Phase::kOptimizer);
   const double learning_rate = schedule_.at(step);
   pending_.push_back({learning_rate, step_->update(learning_rate)});
 }
 
 void Trainer::forward_backward(int64_t step, int64_t micro_batch) {
-  std::optional<GatheringPhase> phase(std::in_place, reporter_.metrics(), Phase::kData, model_->store);
+  const PhaseScope phase(clock_, Phase::kData);
   const Batch batch = make_batch(data_->train, sampler_->rows_of(step, micro_batch, world_.rank()));
   const StepContext context{step, config_.run.seed, config_.lora.lora_dropout};
   step_->add(batch, context, [&](ModelPhase half) {
-    phase.reset();
-    phase.emplace(reporter_.metrics(), half == ModelPhase::kForward ? Phase::kForward : Phase::kBackward,
-                  model_->store);
+    clock_.enter(half == ModelPhase::kForward ? Phase::kForward : Phase::kBackward);
     watchdog_.beat(half == ModelPhase::kForward ? "forward" : "backward", step);
   });
 }
@@ -259,10 +247,12 @@ void Trainer::advance(const StepResult& result, double learning_rate) {
                             .target_tokens = result.target_tokens,
                             .samples = result.samples,
                             .step_seconds = seconds,
-                            .peak_memory_bytes = process_memory().peak_resident_bytes,
+                            .peak_memory_bytes = devices_.device().is_cpu() ? process_memory().peak_resident_bytes
+                                                                            : tensor_memory().peak_total,
                             .nonfinite = result.nonfinite_ranks > 0};
   reporter_.step_done(metrics, due(step, config_.train.logging_steps),
-                      {.gathered_bytes = model_->store.gathered_bytes(),
+                      {.phase_seconds = clock_.take(),
+                       .gathered_bytes = model_->store.gathered_bytes(),
                        .reduced_bytes = reduction_->stats().all_reduce_bytes,
                        .gather_transport = model_->store.transport(),
                        .reduce_transport = reduction_->transport()});
@@ -286,7 +276,7 @@ void Trainer::count_nonfinite(const StepResult& result) {
 void Trainer::evaluate() {
   if (!data_->eval) return;
   reporter_.evaluating();
-  const GatheringPhase phase(reporter_.metrics(), Phase::kEval, model_->store);
+  const PhaseScope phase(clock_, Phase::kEval);
   const auto rows = data_->eval->num_rows();
   const int64_t per_batch =
       config_.train.per_device_eval_batch_size.value_or(config_.train.per_device_train_batch_size);
@@ -313,7 +303,7 @@ void Trainer::evaluate() {
 
 void Trainer::save() {
   reporter_.saving();
-  const ScopedPhase phase(reporter_.metrics(), Phase::kCheckpoint);
+  const PhaseScope phase(clock_, Phase::kCheckpoint);
   watchdog_.beat("checkpoint", static_cast<int64_t>(progress_.step));
   reporter_.sync();
   try {

@@ -18,6 +18,7 @@
 #include "trainer/memory_plan.h"
 #include "trainer/optim/adamw.h"
 #include "trainer/optim/schedule.h"
+#include "trainer/phase_clock.h"
 #include "trainer/reporter.h"
 #include "trainer/train_step.h"
 #include "trainer/training_data.h"
@@ -65,9 +66,10 @@ class Trainer {
   World& world_;
   const RunConfig& config_;
   const std::atomic<bool>& stop_;
-  Reporter reporter_;
   Watchdog watchdog_;
   Devices devices_;
+  PhaseClock clock_;
+  Reporter reporter_;
   c10::ScalarType dtype_;  // of activations and frozen weights
   std::optional<TrainingText> text_;
   std::optional<TrainingData> data_;

@@ -185,10 +185,11 @@ class Job:
 
     def metrics(self):
         """The metrics page as {series: value}; {} where nobody answers (any more)."""
-        text = fetch(self.metrics_url())
-        return {
-            series: float(value) for series, _, value in (s.rpartition(" ") for s in text.splitlines() if s[0] != "#")
-        }
+        return parse_metrics(fetch(self.metrics_url()))
+
+
+def parse_metrics(text):
+    return {series: float(value) for series, _, value in (s.rpartition(" ") for s in text.splitlines() if s[0] != "#")}
 
 
 def fetch(url):

@@ -1,5 +1,6 @@
 """Prometheus' own programs: promtool, and a server that scrapes a run."""
 
+import contextlib
 import functools
 import json
 import shutil
@@ -16,8 +17,9 @@ from program import PATIENCE, ROOT, Process
 
 @functools.cache
 def binary(name):
-    subprocess.run([ROOT / "tools/fetch_deb.sh", "prometheus"], check=True, timeout=300)
-    return ROOT / ".deps/prometheus/usr/bin" / name
+    package = "prometheus-pushgateway" if name == "prometheus-pushgateway" else "prometheus"
+    subprocess.run([ROOT / "tools/fetch_deb.sh", package], check=True, timeout=300)
+    return ROOT / ".deps" / package / "usr/bin" / name
 
 
 def promtool(*arguments, **options):
@@ -32,12 +34,49 @@ def free_port():
         return probe.getsockname()[1]
 
 
-class Prometheus:
-    """A server that scrapes one metrics page as job "rankwise"; a context manager that leaves nothing behind."""
+def neighbouring_ports():
+    """Two free ports, one behind the other."""
+    while True:
+        first = free_port()
+        with contextlib.suppress(OSError, OverflowError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", first + 1))
+            return first, first + 1
 
-    def __init__(self, directory, metrics_url, rule_files=()):
+
+class Server:
+    """One of Prometheus' programs, on a free port of loopback; a context manager that leaves nothing behind."""
+
+    def __init__(self, directory):
         self.directory = directory
         self.address = f"127.0.0.1:{free_port()}"
+
+    def start(self, name, *arguments):
+        with (self.directory / f"{name}.log").open("wb") as log:
+            self.popen = subprocess.Popen(
+                [binary(name), f"--web.listen-address={self.address}", *arguments],
+                cwd=self.directory,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        self.process = Process(self.popen.pid)
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.popen.wait(PATIENCE)
+
+
+class Pushgateway(Server):
+    def __enter__(self):
+        self.directory.mkdir(exist_ok=True)
+        self.start("prometheus-pushgateway")
+        return self
+
+
+class Prometheus(Server):
+    """Scrapes one metrics page as job "rankwise"."""
+
+    def __init__(self, directory, metrics_url, rule_files=()):
+        super().__init__(directory)
         target = {"targets": [urllib.parse.urlparse(metrics_url).netloc]}
         self.configuration = {
             "global": {"scrape_interval": "200ms", "scrape_timeout": "200ms", "evaluation_interval": "200ms"},
@@ -49,24 +88,11 @@ class Prometheus:
         self.directory.mkdir(exist_ok=True)
         configuration = self.directory / "prometheus.yml"
         configuration.write_text(yaml.safe_dump(self.configuration))
-        with (self.directory / "prometheus.log").open("wb") as log:
-            self.popen = subprocess.Popen(
-                [
-                    binary("prometheus"),
-                    f"--config.file={configuration}",
-                    f"--web.listen-address={self.address}",
-                    f"--storage.tsdb.path={self.directory / 'tsdb'}",
-                ],
-                cwd=self.directory,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-        self.process = Process(self.popen.pid)
+        self.start("prometheus", f"--config.file={configuration}", f"--storage.tsdb.path={self.directory / 'tsdb'}")
         return self
 
-    def __exit__(self, *_):
-        self.process.kill()
-        self.popen.wait(PATIENCE)
+    def __exit__(self, *exception):
+        super().__exit__(*exception)
         shutil.rmtree(self.directory / "tsdb", ignore_errors=True)
 
     def get(self, path, **parameters):

@@ -41,6 +41,9 @@ def test_a_run_for_programs(tiny, new_run):
     assert [line["step"] for line in with_event(lines, "checkpoint")] == run.checkpoints() == [4, 8, 12]
     (end,) = with_event(lines, "end")
     assert (end["step"], end["state"]) == (12, "finished")
+    assert end["input_tokens"] == sum(entry["input_tokens"] for entry in run.steps()) > 0
+    assert end["seconds"] > 0 and end["tokens_per_second"] > 0 and end["peak_memory_bytes"] > 100_000_000
+    assert (run.directory / end["adapter"]).samefile(run.output / "final")
     assert any(line["message"].startswith("loading weights") and line.get("seconds", 0) > 0 for line in lines)
     assert lines_of(finish(run, "--log-format", "json"))[-1]["event"] == "end"
 

@@ -36,7 +36,17 @@ def test_a_run_leaves_its_files_and_has_learned(tiny, new_run, ranks):
     run = new_run(train=dict(eval_steps=6), data=with_evaluation(tiny))
     run.train(ranks)
     assert sorted(path.name for path in run.output.iterdir()) == sorted(
-        ["LOCK", "checkpoint-12", "checkpoint-4", "checkpoint-8", "config.yaml", "final", "loss.svg", "train_log.jsonl"]
+        [
+            "LOCK",
+            "checkpoint-12",
+            "checkpoint-4",
+            "checkpoint-8",
+            "config.yaml",
+            "final",
+            "loss.svg",
+            "metrics.prom",
+            "train_log.jsonl",
+        ]
     )
     assert_log(run)
     assert_config(run)
@@ -148,10 +158,10 @@ def phases_between(first, later):
         return later[series] - first[series]
 
     phases = {p: passed(f'rankwise_train_phase_seconds_total{{phase="{p}",rank="0"}}') for p in PHASES_OF_A_STEP}
-    return phases, passed('rankwise_train_step_duration_seconds_sum{rank="0"}')
+    return phases, passed("rankwise_train_step_duration_seconds_sum")
 
 
-@pytest.mark.skipif(ON_GPUS, reason="phases are host time, which waits for a CPU's gathers and not for a GPU's")
+@pytest.mark.skipif(ON_GPUS, reason="the gathers of so small a model hold no GPU up")
 def test_the_phases_of_a_step_do_not_overlap(new_run):
     """What is waited for a gather inside forward and backward counts once."""
     run = new_run(train=dict(max_steps=400, save_steps=0), parallel=dict(prefetch=0, resident_gib=0))

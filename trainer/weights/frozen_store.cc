@@ -1,7 +1,6 @@
 #include "trainer/weights/frozen_store.h"
 
 #include <ATen/ATen.h>
-#include <c10/core/Event.h>
 
 #include <algorithm>
 #include <chrono>
@@ -32,14 +31,7 @@ at::TensorOptions matrix_options(const FrozenStoreOptions& options) {
   return at::TensorOptions().dtype(options.matrix_dtype.value_or(options.dtype)).device(options.device);
 }
 
-c10::Event timed_event(at::Device device) { return {device.type(), c10::EventFlag::BACKEND_DEFAULT}; }
-
 }  // namespace
-
-// The compute stream's time between two points, on a device.
-struct FrozenStore::ExposedWait {
-  c10::Event begin, end;
-};
 
 FrozenStore::~FrozenStore() = default;
 
@@ -168,27 +160,10 @@ const at::Tensor& FrozenStore::whole(int index) {
 }
 
 void FrozenStore::wait_for(Work& work) {
-  if (options_.device.is_cpu()) {
-    const auto start = std::chrono::steady_clock::now();
-    work.wait();
-    wait_seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    return;
-  }
   if (!work.pending()) return;
-  const c10::Stream stream = current_stream(options_.device);
-  ExposedWait exposed{timed_event(options_.device), timed_event(options_.device)};
-  exposed.begin.record(stream);
+  if (observer_ != nullptr) observer_->wait_begins("gather");
   work.wait();
-  exposed.end.record(stream);
-  exposed_.push_back(std::move(exposed));
-}
-
-double FrozenStore::gather_wait_seconds() {
-  while (!exposed_.empty() && exposed_.front().end.query()) {
-    wait_seconds_ += exposed_.front().begin.elapsedTime(exposed_.front().end) / 1e3;
-    exposed_.pop_front();
-  }
-  return wait_seconds_;
+  if (observer_ != nullptr) observer_->wait_ends();
 }
 
 at::Tensor FrozenStore::weight(const WeightHandle& handle) {

@@ -71,15 +71,14 @@ class FrozenStore {
   uint64_t gathered_bytes() const noexcept;     // received from other ranks so far
   std::string_view transport() const noexcept;  // of gathers: of the shard group, or "peer"
   void check() { group_->check(); }             // CommError if a gather failed or its deadline is over
-  // For gathers, by whoever computes: this thread, or the device's stream as far as it has come.
-  double gather_wait_seconds();
+  // Told of this thread's waits for gathers, on a device when the stream's wait is queued. nullptr: nobody. Not owned.
+  void observe_waits(CommObserver* observer) noexcept { observer_ = observer; }
   c10::Device device() const noexcept { return options_.device; }
   int64_t nonfinite_tensors() const noexcept { return nonfinite_; }  // with a NaN or Inf, seen while loading
 
  private:
   struct Unit;
   struct Pool;
-  struct ExposedWait;
   void load(WeightSource& source);
   void share();
   void load_unit(WeightSource& source, Unit& unit);
@@ -99,8 +98,7 @@ class FrozenStore {
   Direction direction_ = Direction::kForward;
   uint64_t fingerprint_ = 0;
   int64_t nonfinite_ = 0;
-  double wait_seconds_ = 0;
-  std::list<ExposedWait> exposed_;
+  CommObserver* observer_ = nullptr;
 };
 
 // Units that stay whole within `budget_bytes`: as many as fit, in the order of their use, ends first.

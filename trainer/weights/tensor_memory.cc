@@ -97,17 +97,22 @@ CountingAllocator counting_allocator;
 std::optional<c10::Device> counted_device;
 std::array<std::atomic<int64_t>, kNumTensorKinds> kept_on_device;
 
-const c10::CachingDeviceAllocator::Stat& device_bytes() {
-  static thread_local c10::CachingDeviceAllocator::DeviceStats stats;
-  stats = c10::getDeviceAllocator(counted_device->type())->getDeviceStats(counted_device->index());
-  return stats.allocated_bytes[static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE)];
+constexpr auto kAggregate = static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE);
+
+c10::CachingDeviceAllocator::DeviceStats device_stats() {
+  return c10::getDeviceAllocator(counted_device->type())->getDeviceStats(counted_device->index());
 }
 
+int64_t live_device_bytes() { return device_stats().allocated_bytes[kAggregate].current; }
+
 TensorMemory device_memory() {
-  const auto& bytes = device_bytes();
-  TensorMemory memory;
-  memory.live_total = bytes.current;
-  memory.peak_total = bytes.peak;
+  const auto stats = device_stats();
+  const auto &bytes = stats.allocated_bytes[kAggregate], &reserved = stats.reserved_bytes[kAggregate];
+  TensorMemory memory{.live_total = bytes.current,
+                      .peak_total = bytes.peak,
+                      .reserved_bytes = reserved.current,
+                      .peak_reserved_bytes = reserved.peak,
+                      .num_retries = stats.num_alloc_retries};
   int64_t kept = 0;
   for (size_t k = 0; k < kNumTensorKinds; ++k) kept += memory.live_bytes[k] = memory.peak_bytes[k] = kept_on_device[k];
   constexpr auto kActivations = static_cast<size_t>(TensorKind::kActivations);
@@ -155,12 +160,11 @@ std::optional<TensorKind> kind_left_by_exception() { return left_by_exception; }
 TensorScope::TensorScope(TensorKind kind)
     : outer_(std::exchange(current_kind, kind)), exceptions_before_(std::uncaught_exceptions()) {
   if (exceptions_before_ == 0) left_by_exception.reset();
-  if (counted_device) device_bytes_before_ = device_bytes().current;
+  if (counted_device) device_bytes_before_ = live_device_bytes();
 }
 
 TensorScope::~TensorScope() {
-  if (counted_device)
-    kept_on_device[static_cast<size_t>(current_kind)] += device_bytes().current - device_bytes_before_;
+  if (counted_device) kept_on_device[static_cast<size_t>(current_kind)] += live_device_bytes() - device_bytes_before_;
   if (std::uncaught_exceptions() > exceptions_before_ && !left_by_exception) left_by_exception = current_kind;
   current_kind = outer_;
 }

@@ -28,6 +28,9 @@ struct TensorMemory {
   std::array<int64_t, kNumTensorKinds> peak_bytes{};
   int64_t live_total = 0;
   int64_t peak_total = 0;  // of the sum at one moment: at most the sum of the peaks
+  // Of a device's caching allocator; zero on CPUs, where nothing is kept beside the live tensors.
+  int64_t reserved_bytes = 0, peak_reserved_bytes = 0;
+  int64_t num_retries = 0;  // times that it gave back what it kept and asked the driver again
 };
 
 void install_tensor_memory();  // once, before the first tensor; later tensors are counted

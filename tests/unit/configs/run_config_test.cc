@@ -117,6 +117,7 @@ const std::vector<Change> kChanges = {
     {"comms.peer_copies", "false"},
     {"checkpoint.resume", "runs/x/checkpoint-20"},
     {"monitoring.listen", "\"[::1]:0\""},
+    {"monitoring.endpoints", "rank"},
     {"monitoring.required", "true"},
 };
 

@@ -21,6 +21,7 @@ namespace rankwise {
 namespace {
 
 using namespace std::chrono_literals;
+using ::testing::AllOf;
 using ::testing::EndsWith;
 using ::testing::HasSubstr;
 using ::testing::Not;
@@ -75,7 +76,7 @@ double seconds_of_a_scrape(const Endpoint& endpoint) {
 
 class EndpointTest : public ::testing::Test {
  protected:
-  Endpoint endpoint_{"127.0.0.1:0"};
+  Endpoint endpoint_{parse_listen_address("127.0.0.1:0")};
 };
 
 TEST_F(EndpointTest, ServesTheTextThatWasPublishedLast) {
@@ -252,7 +253,7 @@ TEST_F(EndpointTest, ClientsThatDoNotReadDoNotHoldUpAScrape) {
 INSTANTIATE_TEST_SUITE_P(Count, StalledClients, ::testing::Values(2, 16, 100));
 
 TEST_F(EndpointTest, EndsAtOnceWithClientsConnected) {
-  auto endpoint = std::make_unique<Endpoint>("127.0.0.1:0");
+  auto endpoint = std::make_unique<Endpoint>(parse_listen_address("127.0.0.1:0"));
   Client silent(*endpoint);
   const auto start = Clock::now();
   endpoint.reset();
@@ -280,19 +281,30 @@ TEST_F(EndpointTest, PublishingAndScrapingAtOnceGivesWholePages) {
 
 TEST_F(EndpointTest, ATakenPortIsNamedAtTheStartWithTheRemedy) {
   const std::string taken = endpoint_.address().text();
-  EXPECT_ERROR(Endpoint{taken}, ListenError, taken, "another process has port", "--set monitoring.listen");
+  EXPECT_ERROR(Endpoint(endpoint_.address()), ListenError, taken, "another process has port",
+               "--set monitoring.listen");
 }
 
 TEST_F(EndpointTest, APortIsFreeAgainAsSoonAsItsRunEnds) {
-  auto first = std::make_unique<Endpoint>("127.0.0.1:0");
-  const std::string address = first->address().text();
+  auto first = std::make_unique<Endpoint>(parse_listen_address("127.0.0.1:0"));
+  const ListenAddress address = first->address();
   get(*first, "/metrics");  // leaves a connection in TIME_WAIT on the server's side
   first.reset();
-  EXPECT_NO_THROW(Endpoint{address});
+  EXPECT_NO_THROW(Endpoint endpoint(address));
 }
 
 TEST_F(EndpointTest, AnAddressOfAnotherHostIsRefused) {
-  EXPECT_ERROR(Endpoint("192.0.2.1:9464"), ListenError, "192.0.2.1:9464", "an address of this host");
+  EXPECT_ERROR(Endpoint(parse_listen_address("192.0.2.1:9464")), ListenError, "192.0.2.1:9464",
+               "an address of this host");
+}
+
+TEST(EndpointOfAnotherRank, SaysWhereThePageIs) {
+  Endpoint endpoint(parse_listen_address("127.0.0.1:0"), "node-a");
+  endpoint.publish("a_metric 1\n");
+  EXPECT_THAT(get(endpoint, "/metrics"), EndsWith("a_metric 1\n"));
+  for (const char* path : {"/", "/run.json"}) {
+    EXPECT_THAT(get(endpoint, path), AllOf(StartsWith("HTTP/1.1 404 "), HasSubstr("on node-a"))) << path;
+  }
 }
 
 TEST_F(EndpointTest, ShowsItsAddress) {

@@ -18,6 +18,15 @@ TEST(ListenAddress, ReadsIPv4AndIPv6) {
   EXPECT_EQ(parse_listen_address("[::1]:9465").port(), 9465);
 }
 
+TEST(ListenAddress, TheRanksOfAHostHaveThePortsBehindTheFirst) {
+  EXPECT_EQ(behind(parse_listen_address("127.0.0.1:9464"), 0).text(), "127.0.0.1:9464");
+  EXPECT_EQ(behind(parse_listen_address("127.0.0.1:9464"), 7).text(), "127.0.0.1:9471");
+  EXPECT_EQ(behind(parse_listen_address("[::1]:65534"), 1).text(), "[::1]:65535");
+  EXPECT_EQ(behind(parse_listen_address("127.0.0.1:0"), 3).text(), "127.0.0.1:0");
+  EXPECT_ERROR(behind(parse_listen_address("127.0.0.1:65530"), 6), ConfigError, "monitoring.listen", "65530", "65536",
+               "choose a lower one");
+}
+
 class MalformedListenAddress : public ::testing::TestWithParam<std::string> {};
 
 TEST_P(MalformedListenAddress, IsAConfigErrorThatShowsTheRightForm) {
