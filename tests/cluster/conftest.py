@@ -11,7 +11,7 @@ TESTS = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(TESTS / "e2e"), str(TESTS / "support"), str(TESTS.parent / "tools")]
 
 from cluster import RESTRICTED, Cluster  # noqa: E402
-from fixtures import tiny  # noqa: E402, F401
+from fixtures import new_run, tiny  # noqa: E402, F401
 from jobs import Job, MpiJob, start  # noqa: E402
 from kubelet import Kubelet, Played  # noqa: E402
 from overlays import EXAMPLE  # noqa: E402

@@ -12,9 +12,14 @@ from program import ROOT
 EXAMPLE = "example"
 OVERLAYS = sorted(path.parent.name for path in (ROOT / "k8s/overlays").glob("*/kustomization.yaml"))
 JOBS = [overlay for overlay in OVERLAYS if overlay != "monitoring"]
-PROGRAMS = cluster_build.folder()
 # No module holds the definitions of these types, so the API server does not know them.
 UNKNOWN_GROUPS = {"kueue.x-k8s.io", "monitoring.coreos.com"}
+
+
+@functools.cache
+def programs():
+    """The folder of kubectl and the others. Asked for late: not every test here needs them, nor Go."""
+    return cluster_build.folder()
 
 
 def folder(overlay):
@@ -24,7 +29,7 @@ def folder(overlay):
 @functools.cache
 def text(overlay):
     rendered = subprocess.run(
-        [PROGRAMS / "kubectl", "kustomize", folder(overlay)], capture_output=True, text=True, check=False
+        [programs() / "kubectl", "kustomize", folder(overlay)], capture_output=True, text=True, check=False
     )
     assert rendered.returncode == 0, rendered.stderr
     return rendered.stdout

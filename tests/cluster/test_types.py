@@ -9,7 +9,7 @@ import subprocess
 import pytest
 import yaml
 
-from overlays import EXAMPLE, OVERLAYS, PROGRAMS, changed, of_example, text
+from overlays import EXAMPLE, OVERLAYS, changed, of_example, programs, text
 
 WORKER = "spec.mpiReplicaSpecs.Worker"
 LAUNCHER = "spec.mpiReplicaSpecs.Launcher"
@@ -41,7 +41,7 @@ OTHER_KINDS = [  # (group and version, kind, spec, the unknown field in it)
 
 
 def check(manifests):
-    return subprocess.run([PROGRAMS / "manifest-check"], input=manifests, capture_output=True, text=True, timeout=60)
+    return subprocess.run([programs() / "manifest-check"], input=manifests, capture_output=True, text=True, timeout=60)
 
 
 def refusal(document):

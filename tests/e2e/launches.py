@@ -21,22 +21,27 @@ def problem_of_namespaces():
 
 
 class Launch(Job):
-    """first_process: as process 1 of a namespace, as in a container; skips where there is none to be had."""
+    """first_process: as process 1 of a namespace, as in a container; skips where there is none to be had.
 
-    def __init__(self, run, *options, np=2, first_process=False, **more):
+    inside: a command that runs the one behind it as its child, elsewhere.
+    """
+
+    def __init__(self, run, *options, np=2, first_process=False, inside=(), **more):
         launch = ["launch", *(["--np", np] if np else []), *options, "train", run.config]
-        self.below = first_process
         if first_process:
             if problem := problem_of_namespaces():
                 pytest.skip(f"no namespace of processes to be had here: {problem}")
-            launch = [*FIRST_PROCESS, RANKWISE, *launch]
-            more["program"] = "unshare"
+            inside = ["unshare", *FIRST_PROCESS]
+        self.below = bool(inside)
+        if inside:
+            more["program"], *words = inside
+            launch = [*words, RANKWISE, *launch]
         super().__init__(run.directory, 0, *launch, **more)
 
     def launcher(self):
         if not self.below:
             return self.main
-        return self.wait_for(lambda: children_of(self.popen.pid), "process 1")[0]
+        return self.wait_for(lambda: children_of(self.popen.pid), "the launcher's process")[0]
 
     def rank_processes(self, count=2):
         def all_ranks():
