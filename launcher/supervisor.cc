@@ -216,6 +216,7 @@ Outcome Supervisor::run(const std::vector<std::string>& command, const StopPolic
   const int status = *child.status;
   return {.code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status),
           .stop_requested = stop_requested_,
+          .said_over = child.is_over,
           .overstayed = child.is_over && child.kill_sent,
           .last_error = child.last_error.empty() ? child.last_line : child.last_error};
 }

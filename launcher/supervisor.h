@@ -35,7 +35,8 @@ struct StopPolicy {
 struct Outcome {
   int code = 0;                 // of the program; 128 + the signal that ended it
   bool stop_requested = false;  // we were signalled
-  bool overstayed = false;      // it said that its work is over, and had to be ended
+  bool said_over = false;       // it said that its work is over
+  bool overstayed = false;      // after which it had to be ended
   std::string last_error;       // the last message on its stderr that names an error; else its last one
 };
 

@@ -119,9 +119,10 @@ bool may_help(int code) {
 }
 
 // A rank that gave up ends the others through mpirun; but one that waits for a host that is cut off may never end. The
-// first is a rank's message as JSON, the second its line of text.
+// first is a rank's message as JSON, the second its line of text; the others are mpirun's.
 bool says_job_is_over(std::string_view message) {
   return message.starts_with("no progress on ") || message.starts_with("rankwise: no progress on ") ||
+         message.find("has lost communication with a remote daemon") != std::string_view::npos ||
          message.find("Per user-direction, the job has been aborted") != std::string_view::npos;
 }
 
@@ -169,7 +170,9 @@ Outcome run_again_and_again(Supervisor& supervisor, const MpirunLine& line, cons
     if (!pause(back_off) || !wait_for_hosts(hosts, port, seconds(options.start_timeout), pause))
       return stopped_before_start(failed);
     Outcome outcome = supervisor.run(mpirun_command(line), policy);
-    if (outcome.overstayed) outcome.code = static_cast<int>(ExitCode::kCommunication);
+    // Open MPI 5 leaves with 0 when it has lost a host.
+    if (outcome.overstayed || (outcome.said_over && outcome.code == 0))
+      outcome.code = static_cast<int>(ExitCode::kCommunication);
     if (outcome.stop_requested || !may_help(outcome.code) || restart == options.restarts) return outcome;
     back_off = std::clamp(2 * back_off, kFirstBackOff, kLongestBackOff);
     log_message(LogLevel::kWarning,

@@ -87,27 +87,34 @@ def test_what_no_other_start_can_help_is_tried_once(new_run, tiny, tmp_path):
     assert not (run.output / "FAILED_PERMANENT").exists()
 
 
-MPIRUN_THAT_FAILS = """#!/bin/sh
-if [ "$1" = --version ]; then echo 'mpirun (Open MPI) 4.1.4'; exit; fi
-echo 'error: worker-1 is lost' >&2
-exit 71
-"""
+def mpirun_that(run, does):
+    """The environment in which an mpirun is a script that does this."""
+    mpirun = run.directory / "bin/mpirun"
+    mpirun.parent.mkdir()
+    mpirun.write_text(f"#!/bin/sh\nif [ $1 = --version ]; then echo 'mpirun (Open MPI) 5.0.0'; exit; fi\n{does}\n")
+    mpirun.chmod(0o755)
+    return {"PATH": f"{mpirun.parent}:{os.environ['PATH']}"}
 
 
 def test_stopped_before_another_start_it_says_why_the_one_before_failed(new_run):
     run = new_run()
-    mpirun, reason = run.directory / "bin/mpirun", run.directory / "reason"
-    mpirun.parent.mkdir()
-    mpirun.write_text(MPIRUN_THAT_FAILS)
-    mpirun.chmod(0o755)
+    environment = mpirun_that(run, "echo 'error: worker-1 is lost' >&2; exit 71")
+    reason = run.directory / "reason"
     reason.touch()
-    environment = {"PATH": f"{mpirun.parent}:{os.environ['PATH']}"}
     with Launch(run, "--termination-log", reason, "--restarts", 9, environment=environment) as job:
         job.wait_for_output(r"start 5 of 10 in 8 s")  # time enough, whatever else this machine does
         job.main.send(signal.SIGTERM)
         assert job.wait(timeout=7) == 75, job.output()
     told = reason.read_text()
     assert told.startswith("exit code 75: ") and "code 71: error: worker-1 is lost" in told
+
+
+def test_a_lost_host_is_no_success(new_run):
+    """As mpirun of Open MPI 5 tells of it: with exit code 0."""
+    run = new_run()
+    environment = mpirun_that(run, "echo '  PRTE has lost communication with a remote daemon.' >&2")
+    output = finish(run, "--restarts", 1, environment=environment, expect=71)
+    assert "ended with code 71; start 2 of 2" in output
 
 
 def test_a_bad_configuration_starts_nobody(new_run):

@@ -122,6 +122,7 @@ TEST(Supervisor, EndsAProgramThatStaysWhenItsWorkIsOver) {
   const Outcome went = run_shell("echo no progress >&2; exit 71", policy);
   EXPECT_EQ(went.code, 71);
   EXPECT_FALSE(went.overstayed);
+  EXPECT_TRUE(went.said_over);
 }
 
 TEST(Supervisor, LeavesNobodyBehind) {
