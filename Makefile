@@ -42,7 +42,7 @@ faults: build ## stop, kill and hold runs at random moments, load the endpoint; 
 
 test-cluster: build ## Kubernetes: control plane, MPI operator, the image's pods; root, Go, debootstrap, iproute2
 	tools/cluster_build.py
-	$(PYTEST) tests/cluster
+	$(PYTEST) --numprocesses 2 --dist loadfile --no-loadscope-reorder tests/cluster
 
 test-gpu: $(if $(TESTS),,build) ## what only GPUs show; TESTS=FOLDER: with the programs of an unpacked `make bundle BUNDLE=--tests`
 	$(if $(TESTS),RANKWISE_BUILD=$(abspath $(TESTS))) tests/gpu/run.sh

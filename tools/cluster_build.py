@@ -22,6 +22,8 @@ from support import ToolFailure, run, whole_folder
 MODULES = Path(__file__).resolve().parents[1] / "tests/cluster"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rankwise"
 GO_MINIMUM = (1, 24)
+PATH = os.pathsep.join([os.environ["PATH"], "/usr/local/go/bin", "/usr/sbin", "/sbin"])
+PACKAGES = {"debootstrap": "debootstrap", "ip": "iproute2", "sshd": "openssh-server"}  # by a program that they hold
 KUBERNETES = "1.34.4"
 VERSION = "k8s.io/component-base/version"
 FLAGS = ["-p", "2", "-trimpath", "-buildvcs=false"]  # -p 2: the linker of one alone takes nearly 2 GiB
@@ -60,7 +62,7 @@ patches:
 
 def go(folder, *arguments, log=None):
     """The output of a go command in one of the modules; with `log` it goes there."""
-    environment = os.environ | {"CGO_ENABLED": "0", "GOFLAGS": "", "GOWORK": "off"}
+    environment = os.environ | {"PATH": PATH, "CGO_ENABLED": "0", "GOFLAGS": "", "GOWORK": "off"}
     return subprocess.run(
         ["go", *arguments],
         cwd=MODULES / folder,
@@ -73,7 +75,7 @@ def go(folder, *arguments, log=None):
 
 def go_version():
     remedy = f"install Go {'.'.join(map(str, GO_MINIMUM))} or newer (https://go.dev/dl) and put it on PATH"
-    if not shutil.which("go"):
+    if not shutil.which("go", path=PATH):
         raise ToolFailure(f"go is not on PATH; {remedy}")
     version = go("controlplane", "env", "GOVERSION").stdout.strip()
     found = re.match(r"go(\d+)\.(\d+)", version)
@@ -148,10 +150,21 @@ def build(out):
     print(f"cluster: complete after {time.monotonic() - began:.0f} s")
 
 
+def check():
+    """Throws what `make test-cluster` wants and is not to be had here."""
+    if os.geteuid() != 0:
+        raise ToolFailure("namespaces and mounts want root")
+    if lacking := [package for program, package in PACKAGES.items() if not shutil.which(program, path=PATH)]:
+        raise ToolFailure(f"missing packages: {' '.join(lacking)}")
+    go_version()
+
+
 def main(argv=None):
-    argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         description=__doc__, epilog="example: make test-cluster", formatter_class=argparse.RawDescriptionHelpFormatter
-    ).parse_args(argv)
+    )
+    parser.add_argument("--check", action="store_true", help="say what tests/cluster lacks here, and build nothing")
+    options = parser.parse_args(argv)
 
     def ensure():
         out = folder()
@@ -159,7 +172,7 @@ def main(argv=None):
             build(out)
         print(f"cluster: {out}")
 
-    return run("cluster", ensure)
+    return run("cluster", check if options.check else ensure)
 
 
 if __name__ == "__main__":
