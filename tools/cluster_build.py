@@ -154,6 +154,9 @@ def check():
     """Throws what `make test-cluster` wants and is not to be had here."""
     if os.geteuid() != 0:
         raise ToolFailure("namespaces and mounts want root")
+    apart = subprocess.run(["unshare", "--mount", "--net", "--pid", "--fork", "true"], capture_output=True, text=True)
+    if apart.returncode != 0:
+        raise ToolFailure(f"no namespaces to be had here: {apart.stderr.strip()}")
     if lacking := [package for program, package in PACKAGES.items() if not shutil.which(program, path=PATH)]:
         raise ToolFailure(f"missing packages: {' '.join(lacking)}")
     go_version()
