@@ -139,15 +139,15 @@ MemoryPlan with_resident_units(const Workload& w, const MemoryPlan& plan, int64_
   return plan;
 }
 
-const char* base_name(const Layout& layout) {
-  return layout.shard_group_size == 1 ? "replicate" : layout.shard_group_size == layout.world_size ? "shard" : "hybrid";
-}
-
 std::string gib(int64_t bytes) { return fmt::format("{:.1f} GiB", static_cast<double>(bytes) / 0x1p30); }
 
 std::string mib(int64_t bytes) { return fmt::format("{:>10.1f} MiB", static_cast<double>(bytes) / 0x1p20); }
 
 }  // namespace
+
+const char* base_name(const Layout& layout) {
+  return layout.shard_group_size == 1 ? "replicate" : layout.shard_group_size == layout.world_size ? "shard" : "hybrid";
+}
 
 const char* policy_name(ActivationPolicy policy) {
   return policy == ActivationPolicy::kSave           ? "save"

@@ -93,6 +93,7 @@ struct LayoutWishes {
 MemoryPlan choose_layout(const Workload& workload, const LayoutWishes& wishes, int64_t available_bytes);
 
 const char* policy_name(ActivationPolicy policy);  // as in the configuration
+const char* base_name(const Layout& layout);       // likewise: parallel.base
 
 // A table for people, with a line for each arrangement that does not fit.
 std::string describe(const MemoryPlan& plan, int64_t available_bytes);

@@ -216,7 +216,7 @@ void note_loading(BenchmarkResult& result, const Setting& setting, const Trainin
 
 void note_memory(BenchmarkResult& result, const Setting& setting) {
   const MemoryPlan& plan = setting.plan;
-  result.base = plan.layout.shard_group_size == 1 ? "replicate" : "shard";
+  result.base = base_name(plan.layout);
   result.activations = policy_name(plan.layout.activations);
   result.planned_gathered_bytes = plan.steady_gathered_bytes;
   result.planned_bytes = plan.total_bytes;

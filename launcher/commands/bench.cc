@@ -78,7 +78,13 @@ void add_bench(CLI::App& app, Command& chosen) {
   add_choice<P::Device>(command, "--device", options->parallel.device,
                         {{"auto", P::Device::kAuto}, {"cpu", P::Device::kCpu}, {"cuda", P::Device::kCuda}});
   add_choice<P::Base>(command, "--base", options->parallel.base,
-                      {{"auto", P::Base::kAuto}, {"replicate", P::Base::kReplicate}, {"shard", P::Base::kShard}});
+                      {{"auto", P::Base::kAuto},
+                       {"replicate", P::Base::kReplicate},
+                       {"shard", P::Base::kShard},
+                       {"hybrid", P::Base::kHybrid}});
+  command
+      ->add_option("--shard-group", options->parallel.shard_group, "ranks of a group of --base hybrid; else a host's")
+      ->check(CLI::Range(1, 1 << 20));
   add_choice<P::Activations>(command, "--activations", options->parallel.activations,
                              {{"auto", P::Activations::kAuto},
                               {"save", P::Activations::kSave},

@@ -103,6 +103,13 @@ TEST(World, NamesTheRanksWhoseTextDiffers) {
                "the configuration of rank(s) " + std::to_string(last_rank()) + " differs from rank 0's");
 }
 
+TEST(World, MostRanksAreRight) {
+  if (world().size() < 3) return;
+  const std::string mine = world().rank() == 0 ? "another" : "same";
+  EXPECT_ERROR(world().require_equal("the configuration", mine), AgreedError,
+               "the configuration of rank(s) 0 differs from rank 1's");
+}
+
 TEST(World, RefusesAnotherNumberOfRanksThanExpected) {
   world().require_size(world().size());
   EXPECT_ERROR(

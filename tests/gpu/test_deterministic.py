@@ -22,7 +22,7 @@ def undisturbed_and_killed(new_run, ranks, deterministic):
     return whole, killed
 
 
-@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("ranks", [1, 2, 4])
 def test_the_same_run_twice_gives_the_same_bits(new_run, ranks):
     runs = [new_run(name, **settings(True)) for name in "ab"]
     for run in runs:

@@ -15,7 +15,7 @@ def endless(new_run, **comms):
     return new_run(train=dict(max_steps=100_000, save_steps=0), comms=dict(timeout_seconds=TIMEOUT) | comms)
 
 
-@pytest.mark.parametrize("ranks", [2])
+@pytest.mark.parametrize("ranks", [2, 4])
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_killed_rank_ends_the_job(new_run, ranks, victim):
     run = endless(new_run)
@@ -27,7 +27,7 @@ def test_a_killed_rank_ends_the_job(new_run, ranks, victim):
         wait_for_their_end(processes, timeout=10)
 
 
-@pytest.mark.parametrize("ranks", [2])
+@pytest.mark.parametrize("ranks", [2, 4])
 @pytest.mark.parametrize("victim", [0, 1])
 @pytest.mark.parametrize("peer_copies", [True, False])
 def test_a_rank_that_hangs_is_named(new_run, ranks, victim, peer_copies):

@@ -9,12 +9,12 @@ import pytest
 
 BENCH = Path(__file__).resolve().parents[1] / "bench/gpu"
 sys.path.insert(0, str(BENCH))
-from cases import CASES, Case  # noqa: E402
+from cases import SUITES, Case  # noqa: E402
 from table import table  # noqa: E402
 
 
 def result(speed, **more):
-    return {"tokens_per_second_per_gpu": speed, "peak_gib": 60.0, "loss": [11.9, 11.8]} | more
+    return {"tokens_per_second_per_gpu": speed, "peak_gib": 60.0, "plan_gib": 58.8, "loss": [11.9, 11.8]} | more
 
 
 STEP = {"ph": "X", "cat": "cpu_op", "name": "rankwise::step", "pid": 1, "tid": 1, "ts": 0, "dur": 2000}
@@ -30,6 +30,8 @@ def measured(case, round_number, speed, **more):
     [
         (dict(tokens_per_second=1_000), "1,000 tokens/s wanted: met"),
         (dict(tokens_per_second=1_250), "1,250 tokens/s wanted: -12.0%"),
+        (dict(plan_within=0.03), "plan -2.0%, 3% allowed"),
+        (dict(plan_within=0.01), "plan -2.0%, 1% allowed: missed"),
         (dict(peak_gib=60), "60 GiB allowed: met"),
         (dict(peak_gib=58.5), "58.5 GiB allowed: +1.5 GiB"),
         (dict(first_step_seconds=30), "30 s to the first step allowed: +1.5 s to the first step"),
@@ -56,10 +58,11 @@ def test_a_row_says_what_was_wanted_of_it(wanted, note):
     assert row.split("|")[-2].strip() == note
 
 
-def test_every_share_names_another_row():
-    names = {case.name for case in CASES}
-    assert len(names) == len(CASES)
-    assert {other for case in CASES for other, _ in case.share_of} <= names
+@pytest.mark.parametrize("suite", SUITES)
+def test_every_share_names_another_row(suite):
+    names = {case.name for case in SUITES[suite]}
+    assert len(names) == len(SUITES[suite])
+    assert {other for case in SUITES[suite] for other, _ in case.share_of} <= names
 
 
 @pytest.fixture
@@ -87,6 +90,16 @@ def test_a_failed_row_says_why_and_the_others_run(bench):
     names = [line.split(": ")[1] for line in printed]
     assert names == ["8b", "8b-recompute", "8b-shard"] * 2
     assert "round 1 failed: code 69: error: out of memory" in bench.table.read_text()
+
+
+def test_the_scaling_of_a_host_without_peers(bench):
+    printed = bench("--suite", "scaling", "--rounds", "1")
+    assert [line.split(": ")[1] for line in printed] == [
+        "8b",
+        *(f"8b-{b}-2" for b in ("replicate", "shard", "resident")),
+        "70b-shard-2",
+    ]
+    assert bench.table.read_text().startswith("# Training on more and more GPUs of a host\n")
 
 
 def test_an_interrupted_call_is_continued_with_what_is_missing_or_failed(bench):

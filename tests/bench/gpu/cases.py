@@ -15,6 +15,7 @@ class Case:
     peak_gib: float = 0  # at most
     first_step_seconds: float = 0  # from the start of the process, at most
     loaded_gb_per_second: float = 0  # a rank, at least
+    plan_within: float = 0  # part of the peak by which the memory plan may be off
     share_of: tuple = ()  # ((name of another row, least ratio to its tokens/s, or None), ...)
 
 
@@ -24,6 +25,20 @@ def rankwise(name, ranks, arguments, **wanted):
 
 def peft(name, ranks, arguments):
     return Case(name, "peft", ranks, arguments)
+
+
+def scaled(ranks, share):
+    """8B and 70B on so many GPUs: beside one GPU, and 70B beside two."""
+    wanted = dict(share_of=(("8b", share),), plan_within=0.03)
+    shape = "--shape 8b --activations save"
+    yield rankwise(f"8b-replicate-{ranks}", ranks, f"{shape} --base replicate", **wanted)
+    yield rankwise(f"8b-shard-{ranks}", ranks, f"{shape} --base shard --resident-gib 0", **wanted)
+    if ranks > 2:
+        yield rankwise(f"8b-hybrid-{ranks}", ranks, f"{shape} --base hybrid --shard-group 2 --resident-gib 0", **wanted)
+    yield rankwise(f"8b-resident-{ranks}", ranks, f"{shape} --base shard --resident-gib 16", **wanted)
+    beside_two = dict(share_of=(("70b-shard-2", share),)) if ranks > 2 else {}
+    large = "--shape 70b --activations recompute_block --base shard"
+    yield rankwise(f"70b-shard-{ranks}", ranks, large, plan_within=0.03, **beside_two)
 
 
 # Neighbours are compared: a round goes through them in this order, so that they meet the same minute of the machine.
@@ -77,3 +92,13 @@ CASES = [
     ),
     peft("peft-70b-fsdp2", 2, "--shape 70b --adapters bfloat16 --fsdp --checkpointing"),
 ]  # fmt: skip
+
+# One GPU and more of one host. What is left of one GPU's rate: 98 % on two, 97 on four, 95 on eight.
+SCALING = [
+    rankwise("8b", 1, "--shape 8b --base replicate --activations save", plan_within=0.03),
+    *scaled(2, 0.98),
+    *scaled(4, 0.97),
+    *scaled(8, 0.95),
+]
+
+SUITES = {"peers": CASES, "scaling": SCALING}

@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 
 import step_profile
-from cases import CASES
+from cases import SUITES
 from table import parity_table, speed, table
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -29,18 +29,21 @@ from processes import started  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
 PARITY = "parity"
+TITLES = {"peers": "Training on GPUs beside PEFT", "scaling": "Training on more and more GPUs of a host"}
 BUILD = Path(os.environ.get("RANKWISE_BUILD", ROOT / "build/release"))
 
 
 def parse():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--only", nargs="+", metavar="NAME", choices=[PARITY, *(case.name for case in CASES)], help="rows to run"
+        "--suite", choices=SUITES, default="peers", help="scaling: one GPU and more, without peers and parity"
     )
+    names = {case.name for cases in SUITES.values() for case in cases}
+    parser.add_argument("--only", nargs="+", metavar="NAME", choices=[PARITY, *sorted(names)], help="rows to run")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--warm-up", type=int, default=5, help="steps before those, not counted")
-    ours = [case.name for case in CASES if case.stack == "rankwise"]
+    ours = sorted({case.name for cases in SUITES.values() for case in cases if case.stack == "rankwise"})
     parser.add_argument("--trace", nargs="+", default=[], metavar="NAME", choices=ours, help="rows to profile, too")
     parser.add_argument("--limit", type=float, default=300, metavar="SECONDS", help="of one run")
     parser.add_argument(
@@ -52,9 +55,14 @@ def parse():
     parser.add_argument("--shape", help="instead of each row's own: tiny, to try this command")
     parser.add_argument("--files", type=Path, default=ROOT / "build/bench_model", metavar="DIRECTORY")
     parser.add_argument("--sequence-length", type=int, default=2048)
-    parser.add_argument("--output", type=Path, default=ROOT / "tests/bench/results/gpu.md")
-    parser.add_argument("--measurements", type=Path, default=ROOT / "build/bench_gpu.jsonl")
-    return parser.parse_args()
+    parser.add_argument("--output", type=Path, help="default: tests/bench/results/gpu.md, of scaling gpu_scaling.md")
+    parser.add_argument("--measurements", type=Path, help="default: build/bench_gpu.jsonl, likewise")
+    options = parser.parse_args()
+    options.cases = SUITES[options.suite]
+    name = "gpu" if options.suite == "peers" else f"gpu_{options.suite}"
+    options.output = options.output or ROOT / f"tests/bench/results/{name}.md"
+    options.measurements = options.measurements or ROOT / f"build/bench_{name}.jsonl"
+    return options
 
 
 def command_of(case, options):
@@ -187,26 +195,30 @@ def bandwidth():
     return 3.0 if any("H100" in gpu for gpu in gpus()) else 4.2
 
 
+def suite_argument(options):
+    return "" if options.suite == "peers" else f' BENCH="--suite {options.suite}"'
+
+
 def report(measurements, options):
     hardware = "; ".join(gpus()) or "no GPU"
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "transformers", "peft"))
     commands = "\n".join(
         f"{case.name}: {as_typed(command_of(case, options), options)}"
-        for case in CASES
+        for case in options.cases
         if any(m["case"] == case.name for m in measurements)
     )
     return (
-        f"# Training on GPUs beside PEFT\n\n`make bench-gpu` on {datetime.date.today()}, commit {commit()}: {hardware}; "
+        f"# {TITLES[options.suite]}\n\n`make bench-gpu{suite_argument(options)}` on {datetime.date.today()}, commit {commit()}: {hardware}; "
         f"{versions}. Random bfloat16 weights, LoRA r 16 on all linear layers, random tokens that are all "
         f"in the loss, AdamW; rows by turns, each run {options.steps} steps after {options.warm_up} of warm-up. Peak: the "
         f"framework's allocator, with Rankwise NCCL's buffers too; driver's: all that is in use on the GPU at the end.\n\n"
-        f"{''.join(parity_report(measurements))}{table(CASES, measurements)}\n\n{''.join(profiles(options))}```\n{commands}\n```\n"
+        f"{''.join(parity_report(measurements))}{table(options.cases, measurements)}\n\n{''.join(profiles(options))}```\n{commands}\n```\n"
     )
 
 
 def wanted_cases(options):
     available = len(gpus()) if options.device == "cuda" else 2
-    for case in CASES:
+    for case in options.cases:
         if case.ranks <= available and (not options.only or case.name in options.only):
             yield case
 
@@ -214,7 +226,7 @@ def wanted_cases(options):
 def runs(options):
     """(round, name, what to call) of all that is to be measured, by turns."""
     cases = list(wanted_cases(options))
-    if not options.only or PARITY in options.only:
+    if PARITY in (options.only or ([PARITY] if options.suite == "peers" else [])):
         yield 0, PARITY, lambda: measure_parity(options)
     for round_number in range(1, options.rounds + 1):
         for case in cases:
@@ -226,8 +238,8 @@ def unfinished(measurements, options):
     return [run for run in runs(options) if run[:2] not in done]
 
 
-def needs_files(runs):
-    reading = {PARITY, *(case.name for case in CASES if "{files}" in case.arguments)}
+def needs_files(runs, options):
+    reading = {PARITY, *(case.name for case in options.cases if "{files}" in case.arguments)}
     return any(name in reading for _, name, _ in runs)
 
 
@@ -260,13 +272,13 @@ def main():
         trace_file(name, options).unlink(missing_ok=True)
     measurements = measured_before(options.measurements) if options.goes_on else []
     todo = unfinished(measurements, options)
-    if needs_files(todo):
+    if needs_files(todo, options):
         make_files(options)
     for round_number, name, call in todo:
         measurements.append({"case": name, "round": round_number, **call()})
         keep(measurements, options)
         print(said(measurements[-1]), flush=True)
-    for case in CASES:
+    for case in options.cases:
         if case.name in options.trace:
             print(f"{case.name}: {trace(case, options)}", flush=True)
             keep(measurements, options)

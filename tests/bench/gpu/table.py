@@ -50,6 +50,11 @@ def at_most(allowed, unit, seen):
     return f"{allowed:g} {unit} allowed: " + ("met" if over <= 0 else f"+{over:.1f} {unit}")
 
 
+def plan_note(allowed, planned, seen):
+    off = planned / seen - 1
+    return f"plan {off:+.1%}, {allowed:.0%} allowed" + ("" if abs(off) <= allowed else ": missed")
+
+
 def notes(case, measurements, found):
     """What was wanted of a row, and by how much it was missed; `found`: its figures by key, the least good of each."""
     if case.tokens_per_second:
@@ -60,6 +65,8 @@ def notes(case, measurements, found):
         yield at_most(case.first_step_seconds, "s to the first step", found["seconds_to_first_step"])
     if case.loaded_gb_per_second and "loaded_gb_per_second" in found:
         yield at_least(case.loaded_gb_per_second, "GB/s a rank", found["loaded_gb_per_second"])
+    if case.plan_within and "peak_gib" in found:
+        yield plan_note(case.plan_within, found["plan_gib"], found["peak_gib"])
     for other, least in case.share_of:
         ratio = shared_rounds_ratio(measurements, case.name, other)
         if ratio is not None:
