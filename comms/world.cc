@@ -50,6 +50,12 @@ int failed_ranks(const std::vector<int>& codes) {
   return static_cast<int>(std::count_if(codes.begin(), codes.end(), [](int code) { return code != 0; }));
 }
 
+// The first rank of those whose text most ranks have.
+int first_with_most(const std::vector<std::string>& texts) {
+  const auto votes = [&](const std::string& text) { return std::ranges::count(texts, text); };
+  return static_cast<int>(std::ranges::max_element(texts, {}, votes) - texts.begin());
+}
+
 }  // namespace
 
 // What lives as long as MPI does.
@@ -158,13 +164,15 @@ void World::agree(std::string_view what, const std::function<void()>& part) {
 
 void World::require_equal(std::string_view what, std::string_view text) {
   const auto hashes = gather_strings(fmt::format("{:016x}", hash64(text)));
-  std::string different;
-  for (int r = 1; r < size_; ++r) {
-    if (hashes[r] != hashes[0]) different += fmt::format("{}{}", different.empty() ? "" : ", ", r);
+  const int right = first_with_most(hashes);
+  std::vector<int> different;
+  for (int r = 0; r < size_; ++r) {
+    if (hashes[r] != hashes[right]) different.push_back(r);
   }
   if (different.empty()) return;
   throw AgreedError(ExitCode::kBadConfig,
-                    fmt::format("{} of rank(s) {} differs from rank 0's; give every rank the same", what, different));
+                    fmt::format("{} of rank(s) {} differs from rank {}'s; give every rank the same", what,
+                                fmt::join(different, ", "), right));
 }
 
 std::vector<void*> World::share_on_host(size_t bytes) {

@@ -57,7 +57,8 @@ class World {
   // of the lowest rank that failed, with that rank and host named unless all ranks failed alike.
   void agree(std::string_view what, const std::function<void()>& part);
 
-  // Collective. Throws an AgreedError (78) that names `what` and the ranks whose text differs from rank 0's.
+  // Collective. Throws an AgreedError (78) that names `what` and the ranks whose text differs from that of most; where
+  // as many have one as another, from the lowest rank's.
   void require_equal(std::string_view what, std::string_view text);
 
   // Collective. Every rank's text, in rank order.
