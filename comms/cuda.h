@@ -21,7 +21,8 @@ struct DeviceBytes {
   int64_t free = 0, total = 0;
 };
 DeviceBytes device_bytes();
-std::string device_uuid();  // of the same device: "GPU-9d2c8c0e-...", as nvidia-smi and DCGM show it
+std::string
+device_uuid();  // of the same device: "GPU-9d2c8c0e-...", as nvidia-smi and DCGM show it; not of MIG instances
 
 // Pins pages of host memory, so that a device's copy engine reads them beside its other work. Throws Error where the
 // system does not let this process pin so much (ulimit -l). unpin: before the memory is freed.

@@ -19,8 +19,8 @@ HttpResponse page_answer() {
 
 }  // namespace
 
-Endpoint::Endpoint(const ListenAddress& listen, std::string page_host)
-    : page_host_(std::move(page_host)), server_(listen, [this](std::string_view path) { return answer(path); }) {}
+Endpoint::Endpoint(const ListenAddress& listen, bool has_page)
+    : has_page_(has_page), server_(listen, [this](std::string_view path) { return answer(path); }) {}
 
 void Endpoint::publish(std::string metrics_text) { replace(metrics_text_, std::move(metrics_text)); }
 void Endpoint::publish_run(std::string run_json) { replace(run_json_, std::move(run_json)); }
@@ -43,8 +43,8 @@ HttpResponse Endpoint::answer(std::string_view path) {
   if (path == "/healthz") return {.body = "ok\n"};
   if (path == "/readyz")
     return ready_ ? HttpResponse{.body = "ready\n"} : HttpResponse{.status = 503, .body = "not ready\n"};
-  if (!page_host_.empty() && (path == "/" || path == "/run.json"))
-    return {.status = 404, .body = "this page is on " + page_host_ + "; here: /metrics\n"};
+  if (!has_page_ && (path == "/" || path == "/run.json"))
+    return {.status = 404, .body = "the page of the run is at rank 0's address; here: /metrics\n"};
   if (path == "/") return page_answer();
   if (path == "/run.json") return run_answer();
   if (path != "/metrics") return {.status = 404, .body = "pages: / /run.json /metrics /healthz /readyz\n"};

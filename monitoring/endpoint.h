@@ -24,8 +24,8 @@ namespace rankwise {
 class Endpoint {
  public:
   // Throws ListenError when the port is taken or cannot be bound: then whoever has set monitoring.required decides
-  // between a warning and the end. `page_host`: where the page is; empty: here.
-  explicit Endpoint(const ListenAddress& listen, std::string page_host = {});
+  // between a warning and the end. has_page: of rank 0.
+  explicit Endpoint(const ListenAddress& listen, bool has_page = true);
 
   // All from any thread.
   void publish(std::string metrics_text);
@@ -47,7 +47,7 @@ class Endpoint {
   HttpResponse run_answer();
   void replace(Text& text, std::string next);
 
-  std::string page_host_;
+  bool has_page_;
   std::mutex mutex_;  // guards what follows, never held while an answer is made or sent
   Text metrics_text_ = std::make_shared<const std::string>();
   Text run_json_ = std::make_shared<const std::string>("{}");

@@ -44,7 +44,7 @@ struct MemoryUse {
   int64_t peak_bytes = 0;
 };
 
-// Thread-safe. No method blocks on a scrape: scrapes are answered from the last text().
+// Thread-safe, each set_ by one thread. No method blocks on a scrape: scrapes are answered from the last text().
 class Metrics {
  public:
   struct Options {

@@ -1,7 +1,7 @@
 // Where the time of this rank goes, phase by phase: the host's on CPUs. On a device the stream's, to which the host
 // gives its work ahead of time; where the host is late, the stream's wait is the phase's. Told of waits for units of
-// the base (as their observer), it takes them out of the phase that waits: they are Phase::kGather. One thread: that
-// which computes.
+// the base (as their observer), it takes them out of the phase that waits: they are Phase::kGather, but for those of
+// an evaluation, which lies between steps. One thread: that which computes.
 #pragma once
 
 #include <array>
@@ -23,8 +23,9 @@ class PhaseClock final : public CommObserver {
   explicit PhaseClock(c10::Device device);
   ~PhaseClock() override;
 
-  // The phase so far ends and this one begins; nullopt: none.
-  void enter(std::optional<Phase> phase);
+  // The phase so far ends and this one begins; nullopt: none. Where a device is at fault it counts nothing: the next
+  // call that uses the device says so.
+  void enter(std::optional<Phase> phase) noexcept;
   void wait_begins(std::string_view operation) noexcept override;
   void wait_ends() noexcept override;
 
@@ -34,6 +35,8 @@ class PhaseClock final : public CommObserver {
  private:
   using Clock = std::chrono::steady_clock;
   struct Mark;  // on a device: where in the stream a phase begins
+  void mark(std::optional<Phase> phase);
+  void collect();
 
   c10::Device device_;
   std::optional<Phase> phase_, interrupted_;

@@ -44,6 +44,7 @@ void show_history(RunView& view, const LossCurves& curves) {
   for (const LossPoint& point : curves.eval) view.eval_loss.add(point.step, point.loss);
 }
 
+constexpr const char* kMetricsFile = "metrics.prom";
 constexpr std::chrono::seconds kPageInterval{1};
 constexpr std::chrono::seconds kSeeOffPatience{2};
 
@@ -73,24 +74,28 @@ Reporter::~Reporter() {
   if (endpoint_ && speaks_) set_log_listener(nullptr);
 }
 
+// A port that is taken on one host is all ranks' error where monitoring.required, so that all leave alike.
 void Reporter::open_endpoint() {
-  const bool each_rank = config_.monitoring.endpoints == MonitoringSection::Endpoints::kRank;
-  if (!each_rank && world_.local_rank() != 0) return;
-  try {
+  world_.agree("metrics", [&] {
     const ListenAddress first = parse_listen_address(*config_.monitoring.listen);
-    endpoint_ = std::make_unique<Endpoint>(behind(first, each_rank ? world_.local_rank() : 0),
-                                           speaks_ ? "" : "the host of rank 0");
-  } catch (const ListenError& error) {
-    if (config_.monitoring.required) throw;
-    log_warning("{}; the run goes on without metrics (monitoring.required: false)", error.what());
-    return;
-  }
+    if (one_page_a_rank()) behind(first, world_.local_size() - 1);
+    if (world_.local_rank() != 0 && !one_page_a_rank()) return;
+    try {
+      endpoint_ = std::make_unique<Endpoint>(behind(first, one_page_a_rank() ? world_.local_rank() : 0), speaks_);
+    } catch (const ListenError& error) {
+      if (config_.monitoring.required) throw;
+      log_warning("{}; the run goes on without metrics (monitoring.required: false)", error.what());
+    }
+  });
+  if (!endpoint_) return;
   publish();
   if (!speaks_) return;
   set_log_listener([this](std::string_view line) { view_.log.add(line); });
   note(fmt::format("metrics: {}metrics", endpoint_->url()));
   note(fmt::format("page: {}", endpoint_->url()));
 }
+
+bool Reporter::one_page_a_rank() const { return config_.monitoring.endpoints == MonitoringSection::Endpoints::kRank; }
 
 ProgressPhase Reporter::phase(std::string_view name) {
   view_.log.add(name);
@@ -123,6 +128,8 @@ void Reporter::begin(int64_t start_step, int64_t total_steps) {
   if (endpoint_) endpoint_->set_ready(true);
   publish();  // who waits for a first step that never comes sees rankwise_train_active
   if (!speaks_) return;
+  std::error_code absent;
+  std::filesystem::remove(config_.run.output_dir / kMetricsFile, absent);  // of a process before this one
   log_ = RunLog(config_.run.output_dir / "train_log.jsonl", start_step == 0 ? 0 : start_step + 1);
   progress_ = std::make_unique<Progress>(Progress::Options{.terminal = terminal_,
                                                            .total_steps = total_steps,
@@ -168,23 +175,33 @@ void Reporter::exchange_memory() {
 
 // The ranks of a host give each other their pages through memory; nobody waits for anybody.
 void Reporter::share_pages() {
-  if (!config_.monitoring.listen || config_.monitoring.endpoints == MonitoringSection::Endpoints::kRank) return;
-  for (void* part : world_.share_on_host(Metrics::kMaxPageBytes)) pages_.emplace_back(part, Metrics::kMaxPageBytes);
+  constexpr size_t kBytes = SharedText::memory_for(Metrics::kMaxPageBytes);
+  for (void* part : world_.share_on_host(kBytes)) pages_.emplace_back(part, Metrics::kMaxPageBytes);
+}
+
+// This rank's, as it is now, for itself and for its host's first rank.
+std::string Reporter::own_page() {
+  std::string page = metrics_.text();
+  const auto mine = static_cast<size_t>(world_.local_rank());
+  if (mine > 0 && mine < pages_.size()) pages_[mine].write(page);
+  return page;
 }
 
 // Of other ranks what they shared last: of this step, or of the one before.
 std::string Reporter::host_page() {
-  std::vector<std::string> texts = {metrics_.text()};
-  if (!pages_.empty()) pages_[static_cast<size_t>(world_.local_rank())].write(texts[0]);
-  if (world_.local_rank() != 0) return texts[0];
-  for (size_t rank = 1; rank < pages_.size(); ++rank) texts.push_back(pages_[rank].read());
-  return merge_pages(texts);
+  std::vector<std::string> pages = {own_page()};
+  for (size_t rank = 1; rank < pages_.size(); ++rank) pages.push_back(pages_[rank].read());
+  return merge_pages(pages);
 }
 
 void Reporter::publish_metrics() {
-  if (!endpoint_ && pages_.empty()) return;
-  std::string page = host_page();
-  if (endpoint_) endpoint_->publish(std::move(page));
+  if (!config_.monitoring.listen) return;
+  if (world_.local_rank() != 0 || one_page_a_rank()) {
+    std::string page = own_page();
+    if (endpoint_) endpoint_->publish(std::move(page));
+  } else if (endpoint_) {
+    endpoint_->publish(host_page());
+  }
 }
 
 void Reporter::publish() {
@@ -244,34 +261,47 @@ void Reporter::checkpoint_saved(int64_t step, double seconds) {
   publish();
 }
 
-void Reporter::end(RunState state, const std::filesystem::path& adapter) {
+void Reporter::end(RunState state, const RankReport& report, const std::filesystem::path& adapter) {
+  count(report);
   const double seconds = std::chrono::duration<double>(Clock::now() - start_).count();
   metrics_.observe_end(state == RunState::kFinished, seconds);
   publish_metrics();
+  if (!speaks_) own_page();
+  world_.agree("the last metrics", [] {});  // each rank has shared its own
   if (!speaks_) return;
+  publish_metrics();
   if (progress_) progress_->finish();
   say_totals(state == RunState::kFinished ? "finished" : "stopped", seconds, adapter);
-  write_loss_plot(config_.run.output_dir / "loss.svg", log_.curves(), config_.run.name);
-  replace_file(config_.run.output_dir / "metrics.prom", host_page());
   enter(state);
+  write_pictures_of_the_end();
   if (endpoint_) endpoint_->see_off(kSeeOffPatience);
+}
+
+// The adapter is safe: a full disk does not make the run a failure any more.
+void Reporter::write_pictures_of_the_end() {
+  try {
+    write_loss_plot(config_.run.output_dir / "loss.svg", log_.curves(), config_.run.name);
+    replace_file(config_.run.output_dir / kMetricsFile, host_page());
+  } catch (const std::exception& error) {
+    log_warning("{}; the adapter is complete", error.what());
+  }
 }
 
 // Without what came before a resume.
 void Reporter::say_totals(std::string_view state, double seconds, const std::filesystem::path& adapter) {
   const auto tokens = static_cast<double>(totals_.input_tokens);
   const double rate = totals_.step_seconds > 0 ? tokens / totals_.step_seconds : 0;
-  log_event(fmt::format("{} behind step {}: {:.0f} tokens in {}, {:.0f} tok/s, at most {} a rank; adapter: {}", state,
-                        view_.last_step.step, tokens, format_duration(seconds), rate,
-                        format_bytes(totals_.peak_memory_bytes), adapter.string()),
-            {.event = "end",
-             .step = view_.last_step.step,
-             .fields = {{"state", std::string(state)},
-                        {"input_tokens", totals_.input_tokens},
-                        {"seconds", seconds},
-                        {"tokens_per_second", rate},
-                        {"peak_memory_bytes", totals_.peak_memory_bytes},
-                        {"adapter", adapter.string()}}});
+  note(fmt::format("{} behind step {}: {:.0f} tokens in {}, {:.0f} tok/s, at most {} on rank 0; adapter: {}", state,
+                   view_.last_step.step, tokens, format_duration(seconds), rate,
+                   format_bytes(totals_.peak_memory_bytes), adapter.string()),
+       {.event = "end",
+        .step = view_.last_step.step,
+        .fields = {{"state", std::string(state)},
+                   {"input_tokens", totals_.input_tokens},
+                   {"seconds", seconds},
+                   {"tokens_per_second", rate},
+                   {"peak_memory_bytes", totals_.peak_memory_bytes},
+                   {"adapter", adapter.string()}}});
 }
 
 void Reporter::failed(const std::string& message) {

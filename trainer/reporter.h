@@ -39,8 +39,8 @@ struct RunTotals {
 
 class Reporter {
  public:
-  // Binds the endpoint, on one rank of each host or on all: a taken port is a warning, or ConfigError where
-  // monitoring.required is true. Keeps a reference to world and config.
+  // Collective. Binds the endpoint, on one rank of each host or on all: a taken port is a warning, or all ranks' error
+  // where monitoring.required is true. Keeps a reference to world and config.
   Reporter(World& world, const RunConfig& config, const std::string& gpu_uuid);
   ~Reporter();
 
@@ -59,9 +59,9 @@ class Reporter {
   void eval_done(int64_t step, double loss, int64_t target_tokens);
   void saving() { enter(RunState::kSaving); }
   void checkpoint_saved(int64_t step, double seconds);
-  // kFinished or kStopped. These two wait up to two seconds for a page that is open to take this last news.
-  // Says where the trained adapter lies.
-  void end(RunState state, const std::filesystem::path& adapter);
+  // kFinished or kStopped. Collective. These two wait up to two seconds for a page that is open to take this last news.
+  // `adapter`: where the trained one lies.
+  void end(RunState state, const RankReport& report, const std::filesystem::path& adapter);
   void failed(const std::string& message);
 
   Metrics& metrics() { return metrics_; }
@@ -76,11 +76,14 @@ class Reporter {
   void count(const RankReport& report);
   void measure_memory();
   void exchange_memory();
+  bool one_page_a_rank() const;
   void share_pages();
+  std::string own_page();
   std::string host_page();
   void publish_metrics();
   void publish();
   void publish_run();
+  void write_pictures_of_the_end();
   void say_totals(std::string_view state, double seconds, const std::filesystem::path& adapter);
 
   World& world_;

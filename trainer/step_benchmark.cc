@@ -91,27 +91,6 @@ void run_steps(TrainStep& step, const Batch& batch, int64_t count, std::vector<d
   }
 }
 
-BenchmarkResult time_steps(TrainStep& step, FrozenStore& store, const Batch& batch, const BenchmarkOptions& options,
-                           Clock::time_point start) {
-  BenchmarkResult result;
-  run_steps(step, batch, 1, result.losses);
-  result.seconds_to_first_step = seconds_since(start);
-  run_steps(step, batch, options.warm_up - 1, result.losses);
-  PhaseClock clock(store.device());
-  store.observe_waits(&clock);
-  const uint64_t gathered_before = store.gathered_bytes();
-  const auto begin = Clock::now();
-  run_steps(step, batch, options.steps, result.losses);
-  const auto steps = static_cast<double>(options.steps);
-  result.step_seconds = seconds_since(begin) / steps;
-  result.tokens_per_second_per_rank = static_cast<double>(batch.num_tokens()) / result.step_seconds;
-  result.exposed_gather_seconds = clock.take()[static_cast<size_t>(Phase::kGather)] / steps;
-  store.observe_waits(nullptr);
-  result.gathered_bytes_per_micro_batch =
-      static_cast<int64_t>(store.gathered_bytes() - gathered_before) / options.steps;
-  return result;
-}
-
 ModelConfig model_of(const BenchmarkOptions& options) {
   return options.model.empty() ? named_shape(options.shape, options.num_layers) : read_model_config(options.model);
 }
@@ -163,6 +142,7 @@ struct Setting {
 
 // All that a step takes, in the order in which it is made.
 struct Training {
+  PhaseClock clock;
   std::unique_ptr<Communicator> reduction;
   Clock::time_point load_start = Clock::now();
   FrozenStore store;
@@ -174,7 +154,8 @@ struct Training {
   TrainStep step;
 
   explicit Training(const Setting& setting)
-      : reduction(setting.devices.all_ranks()),
+      : clock(setting.device()),
+        reduction(setting.devices.all_ranks()),
         store(weights_of(setting.files), Decoder::frozen_spec(setting.model),
               setting.devices.shard_group(setting.plan.layout.shard_group_size),
               store_options(setting.stored(), setting.model,
@@ -184,8 +165,30 @@ struct Training {
         adamw(optimizer_of(adapter)),
         step(decoder, adapter, adamw, *reduction, /*max_grad_norm=*/1.0) {
     adapter.initialise(LoraInit::kKaiming, kSeed);
+    store.observe_waits(&clock);
   }
 };
+
+BenchmarkResult time_steps(Training& training, const Batch& batch, const BenchmarkOptions& options,
+                           Clock::time_point start) {
+  TrainStep& step = training.step;
+  FrozenStore& store = training.store;
+  BenchmarkResult result;
+  run_steps(step, batch, 1, result.losses);
+  result.seconds_to_first_step = seconds_since(start);
+  run_steps(step, batch, options.warm_up - 1, result.losses);
+  training.clock.take();
+  const uint64_t gathered_before = store.gathered_bytes();
+  const auto begin = Clock::now();
+  run_steps(step, batch, options.steps, result.losses);
+  const auto steps = static_cast<double>(options.steps);
+  result.step_seconds = seconds_since(begin) / steps;
+  result.tokens_per_second_per_rank = static_cast<double>(batch.num_tokens()) / result.step_seconds;
+  result.exposed_gather_seconds = training.clock.take()[static_cast<size_t>(Phase::kGather)] / steps;
+  result.gathered_bytes_per_micro_batch =
+      static_cast<int64_t>(store.gathered_bytes() - gathered_before) / options.steps;
+  return result;
+}
 
 // What step_profile.py needs to know of a trace.
 std::string facts_of(const Setting& setting, const BenchmarkOptions& options, int ranks) {
@@ -264,7 +267,7 @@ BenchmarkResult run_step_benchmark(World& world, const BenchmarkOptions& options
   const Setting setting(world, options);
   Training training(setting);
   const Batch batch = random_batch(setting.model, options, random64(kSeed, static_cast<uint64_t>(world.rank())));
-  BenchmarkResult result = time_steps(training.step, training.store, batch, options, start);
+  BenchmarkResult result = time_steps(training, batch, options, start);
   note_loading(result, setting, training);
   note_memory(result, setting);
   result.reduced_bytes_per_step = static_cast<int64_t>(training.adapter.gradients().nbytes());

@@ -188,7 +188,8 @@ RunEnd Trainer::train() {
 // Rank 0 has more to write than the others, who wait for it here, where they are watched, and not in MPI's own end.
 RunEnd Trainer::end(RunState state) {
   const auto& directory = config_.run.output_dir;
-  reporter_.end(state, state == RunState::kFinished ? directory / "final" : checkpoint_path(directory, progress_.step));
+  reporter_.end(state, rank_report(),
+                state == RunState::kFinished ? directory / "final" : checkpoint_path(directory, progress_.step));
   world_.agree("the end", [] {});
   watchdog_.stop();
   return state == RunState::kFinished ? RunEnd::kFinished : RunEnd::kStopped;
@@ -250,12 +251,15 @@ void Trainer::advance(const StepResult& result, double learning_rate) {
                             .peak_memory_bytes = devices_.device().is_cpu() ? process_memory().peak_resident_bytes
                                                                             : tensor_memory().peak_total,
                             .nonfinite = result.nonfinite_ranks > 0};
-  reporter_.step_done(metrics, due(step, config_.train.logging_steps),
-                      {.phase_seconds = clock_.take(),
-                       .gathered_bytes = model_->store.gathered_bytes(),
-                       .reduced_bytes = reduction_->stats().all_reduce_bytes,
-                       .gather_transport = model_->store.transport(),
-                       .reduce_transport = reduction_->transport()});
+  reporter_.step_done(metrics, due(step, config_.train.logging_steps), rank_report());
+}
+
+RankReport Trainer::rank_report() {
+  return {.phase_seconds = clock_.take(),
+          .gathered_bytes = model_->store.gathered_bytes(),
+          .reduced_bytes = reduction_->stats().all_reduce_bytes,
+          .gather_transport = model_->store.transport(),
+          .reduce_transport = reduction_->transport()};
 }
 
 void Trainer::count_nonfinite(const StepResult& result) {

@@ -57,6 +57,7 @@ class Trainer {
   void forward_backward(int64_t step, int64_t micro_batch);
   void settle();  // reads the oldest step that was started
   void advance(const StepResult& result, double learning_rate);
+  RankReport rank_report();
   void count_nonfinite(const StepResult& result);
   void evaluate();
   void save();

@@ -57,7 +57,8 @@ def test_the_page_of_a_host_has_all_its_ranks(training):
 def test_every_rank_may_have_a_page_of_its_own(new_run):
     first, second = neighbouring_ports()
     run = new_run(
-        train=dict(max_steps=5000, save_steps=0), monitoring=dict(listen=f"127.0.0.1:{first}", endpoints="rank")
+        train=dict(max_steps=5000, save_steps=0),
+        monitoring=dict(listen=f"127.0.0.1:{first}", endpoints="rank", required=True),
     )
     with run.start(2) as job:
         url = f"http://127.0.0.1:{second}/"
@@ -67,8 +68,18 @@ def test_every_rank_may_have_a_page_of_its_own(new_run):
         assert ranks_of(job.metrics()) == {"0"}
 
 
-def test_what_a_short_run_leaves(new_run, tmp_path):
-    run = new_run(train=dict(max_steps=3, save_steps=0))
+def test_a_last_page_that_cannot_be_written_is_no_failure(new_run):
+    run = new_run(train=dict(max_steps=3, save_steps=0), monitoring=dict(listen=None))
+    (run.output / "metrics.prom/in the way").mkdir(parents=True)
+    output = run.train(2)
+    assert re.search(r"warning.*metrics\.prom.*; the adapter is complete", output), output
+    assert re.search(r"finished behind step 3: \d+ tokens in .* tok/s, at most .* on rank 0; adapter: .*final", output)
+    assert (run.output / "final/adapter_model.safetensors").is_file()
+
+
+def test_what_a_short_run_leaves(tiny, new_run, tmp_path):
+    evaluated = {"eval": [{"path": str(tiny.directory / "valid.jsonl"), "format": "messages"}]}
+    run = new_run(train=dict(max_steps=3, save_steps=0), data=evaluated)
     run.train(2)
     left = (run.output / "metrics.prom").read_text()
     checked = promtool("check", "metrics", input=left)
@@ -78,6 +89,9 @@ def test_what_a_short_run_leaves(new_run, tmp_path):
     assert series["rankwise_run_duration_seconds"] > 0
     assert series["rankwise_run_last_success_timestamp_seconds"] > 1.7e9
     assert ranks_of(series) == {"0", "1"}
+    for rank in (0, 1):  # what comes behind the last step too
+        for phase in ("eval", "checkpoint"):
+            assert series[f'rankwise_train_phase_seconds_total{{phase="{phase}",rank="{rank}"}}'] > 0
 
     with Pushgateway(tmp_path / "gateway") as gateway:  # as docs/operations.md has it
         address = f"http://{gateway.address}"

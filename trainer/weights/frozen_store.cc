@@ -3,7 +3,6 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
-#include <chrono>
 
 #include "base/check.h"
 #include "trainer/weights/current_stream.h"

@@ -9,7 +9,6 @@
 #include <c10/core/ScalarType.h>
 
 #include <cstdint>
-#include <list>
 #include <map>
 #include <memory>
 #include <optional>

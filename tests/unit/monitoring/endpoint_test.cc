@@ -299,11 +299,11 @@ TEST_F(EndpointTest, AnAddressOfAnotherHostIsRefused) {
 }
 
 TEST(EndpointOfAnotherRank, SaysWhereThePageIs) {
-  Endpoint endpoint(parse_listen_address("127.0.0.1:0"), "node-a");
+  Endpoint endpoint(parse_listen_address("127.0.0.1:0"), /*has_page=*/false);
   endpoint.publish("a_metric 1\n");
   EXPECT_THAT(get(endpoint, "/metrics"), EndsWith("a_metric 1\n"));
   for (const char* path : {"/", "/run.json"}) {
-    EXPECT_THAT(get(endpoint, path), AllOf(StartsWith("HTTP/1.1 404 "), HasSubstr("on node-a"))) << path;
+    EXPECT_THAT(get(endpoint, path), AllOf(StartsWith("HTTP/1.1 404 "), HasSubstr("at rank 0's address"))) << path;
   }
 }
 

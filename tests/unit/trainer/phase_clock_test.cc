@@ -52,6 +52,32 @@ TEST(PhaseClock, AWaitForTheBaseIsTakenOutOfThePhaseThatWaits) {
             of(seconds, Phase::kGather) + of(seconds, Phase::kBackward));
 }
 
+TEST(PhaseClock, WaitsOfAnEvaluationStayIts) {
+  PhaseClock clock(c10::kCPU);
+  {
+    const PhaseScope scope(clock, Phase::kEval);
+    clock.wait_begins("gather");
+    spend(0.002);
+    clock.wait_ends();
+  }
+  const PhaseSeconds seconds = clock.take();
+  EXPECT_GE(of(seconds, Phase::kEval), 0.002);
+  EXPECT_EQ(of(seconds, Phase::kGather), 0);
+}
+
+TEST(PhaseClock, AWaitThatFailedDoesNotGoOnInTheNextPhase) {
+  PhaseClock clock(c10::kCPU);
+  try {
+    const PhaseScope scope(clock, Phase::kForward);
+    clock.wait_begins("gather");
+    throw 1;
+  } catch (int) {
+  }
+  clock.take();
+  spend(0.002);
+  EXPECT_EQ(clock.take(), PhaseSeconds{});
+}
+
 TEST(PhaseClock, TimeOutsideOfPhasesBelongsToNone) {
   PhaseClock clock(c10::kCPU);
   spend(0.002);
