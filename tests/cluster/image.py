@@ -1,4 +1,4 @@
-"""The Dockerfile's image `rankwise` as a folder, by the same steps and without a container engine.
+"""The Dockerfile's images as folders, by the same steps and without a container engine.
 
 FROM is a debootstrap of the same Debian, RUN a chroot, COPY a copy. What the stage `build` does is what `make` has done
 here already. The Debian below is made once for each content of its steps, and kept.
@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 
 from cluster_build import CACHE
 from program import ROOT
@@ -79,8 +80,26 @@ def files(directory):
     return directory
 
 
+def inputs(directory):
+    """What the stage `inputs` hands over: the demo's model and data, which `make demo` puts in place here as well."""
+    make, lay_out = (arguments for _, arguments in stages()["inputs"][1])
+    assert make == ".venv/bin/python tools/demo.py --inputs", make
+    assert lay_out == "mkdir -p /inputs/opt/rankwise && cp -a models data /inputs/opt/rankwise/", lay_out
+    run(sys.executable, ROOT / "tools/demo.py", "--inputs")
+    laid_out = directory / "opt/rankwise"
+    laid_out.mkdir(parents=True)
+    run("cp", "-a", *(ROOT / name for name in ("models", "data")), laid_out)
+    return directory
+
+
+def demo_layers(directory, below):
+    """The image `demo`, on the layers of the image `rankwise`."""
+    assert stages()["demo"] == ("rankwise", [("COPY", "--from=inputs /inputs/ /")])
+    return f"{inputs(directory / 'inputs')}:{below}"
+
+
 def layers(directory):
-    """The image as overlayfs wants it: its folders, the uppermost first. RANKWISE_IMAGE names one that is there."""
+    """The image `rankwise` as overlayfs wants it: its folders, the uppermost first. RANKWISE_IMAGE names one that is there."""
     if given := os.environ.get("RANKWISE_IMAGE"):
         return given
     return f"{files(directory / 'image')}:{system()}"

@@ -142,6 +142,10 @@ class PodRuntime:
     def output(self, pod):
         return self.live[pod["metadata"]["uid"]].processes.output()
 
+    def folder(self, pod, volume):
+        """What the pod's containers have mounted of that name."""
+        return self.live[pod["metadata"]["uid"]].processes.volumes.folders[volume]
+
     def link(self, pod):
         return self.live[pod["metadata"]["uid"]].processes.link
 

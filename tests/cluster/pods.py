@@ -65,18 +65,18 @@ class Pod:
         self.link, self.directory, self.starts = link, directory, itertools.count(1)
         directory.mkdir(parents=True)
         (container,) = pod["spec"]["containers"]
-        volumes = Volumes(api, pod, directory / "volumes")
+        self.volumes = Volumes(api, pod, directory / "volumes")
         self.termination_log = directory / "termination-log"
         self.termination_log.touch()
         self.termination_log.chmod(0o666)
-        self.spec = self._spec(pod["metadata"]["name"], pod["spec"], container, volumes) | {
+        self.spec = self._spec(pod["metadata"]["name"], pod["spec"], container) | {
             "image": str(image),
             "hosts": str(names.path),
         }
         self.process = None
         names.set(self.spec["hostname"], link.address)  # of every pod in every pod: a kubelet writes its own alone
 
-    def _spec(self, name, pod, container, volumes):
+    def _spec(self, name, pod, container):
         hostname = pod.get("hostname", name)
         environment = {one["name"]: one.get("value", "") for one in container.get("env", [])}
         return {
@@ -90,7 +90,7 @@ class Pod:
             "command": [*container["command"], *container.get("args", [])],
             "mounts": [
                 {
-                    "source": str(volumes.folders[mount["name"]] / mount.get("subPath", "")),
+                    "source": str(self.volumes.folders[mount["name"]] / mount.get("subPath", "")),
                     "target": mount["mountPath"],
                     "read_only": mount.get("readOnly", False),
                 }

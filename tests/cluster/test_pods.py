@@ -1,4 +1,4 @@
-"""The image and the MPIJob, run: what the MPI operator makes of the overlay `mpijob` trains, with sshd, mpirun and ssh."""
+"""The images, run: what the MPI operator makes of the overlay `mpijob` trains, with sshd, mpirun and ssh; so does the demo."""
 
 import contextlib
 import os
@@ -10,8 +10,9 @@ import sys
 import pytest
 
 from api import eventually
-from image import layers
+from image import demo_layers, layers
 from jobs import uid
+from overlays import containers_of
 from pod_runtime import PodRuntime
 from program import ROOT
 from runs import Run
@@ -29,12 +30,26 @@ def image(tmp_path_factory):
     return layers(tmp_path_factory.mktemp("image"))
 
 
+@pytest.fixture(scope="module")
+def demo_image(image, tmp_path_factory):
+    return demo_layers(tmp_path_factory.mktemp("demo"), image)
+
+
 @pytest.fixture
-def pods(cluster, kubelet, namespace, image, tmp_path):
-    """The pods of this namespace are run, not played."""
-    with PodRuntime(cluster.api, namespace, image, tmp_path) as runtime:
-        kubelet.others[namespace] = runtime
-        yield runtime
+def run_pods(cluster, kubelet, namespace, tmp_path):
+    """run_pods(image): from then on the pods of this namespace are run, not played."""
+    with contextlib.ExitStack() as stack:
+
+        def run(image):
+            kubelet.others[namespace] = stack.enter_context(PodRuntime(cluster.api, namespace, image, tmp_path))
+            return kubelet.others[namespace]
+
+        yield run
+
+
+@pytest.fixture
+def pods(run_pods, image):
+    return run_pods(image)
 
 
 class Training:
@@ -100,6 +115,10 @@ class Training:
 @pytest.fixture
 def train(tmp_path, tiny, pods, start_mpijob):
     return lambda **settings: Training(tmp_path / "job", tiny, pods, start_mpijob, **settings)
+
+
+def is_ready(pod):
+    return any(one["type"] == "Ready" and one["status"] == "True" for one in pod["status"]["conditions"])
 
 
 def delete(cluster, pod):
@@ -204,3 +223,19 @@ def test_the_reason_of_a_failure_is_the_launchers_message(train, namespace, clus
     described = cluster.kubectl("describe", "pod", launcher["metadata"]["name"], f"--namespace={namespace}")
     message = described.partition("Message:")[2].partition("Exit Code:")[0]
     assert "exit code 66: " in message and "/models/none" in message
+
+
+def test_the_demo_trains_what_its_image_holds(run_pods, demo_image, start_job):
+    """Model, data, recipe and command are the demo's; the run is made shorter."""
+    pods = run_pods(demo_image)
+    ((_, container),) = containers_of("cpu-demo")
+    shorter = [f"--set=train.{key}=2" for key in ("max_steps", "eval_steps", "save_steps", "warmup_steps")]
+    args = {"spec.template.spec.containers.0.args": container["args"] + shorter}
+    job = start_job(args, "cpu-demo")
+    (pod,) = job.running(1)
+    eventually(lambda: is_ready(job.pods()[0]), pods.outputs, 180)
+    job.reaches("Complete", seconds=300)
+    assert "step 2/2 " in pods.output(pod)
+    run = pods.folder(pod, "runs") / "demo"
+    assert "path: models/SmolLM2-135M-Instruct" in (run / "config.yaml").read_text()
+    assert (run / "final/adapter_model.safetensors").exists()
