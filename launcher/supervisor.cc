@@ -32,10 +32,17 @@ constexpr seconds kLeftoversEnd{3};  // mpirun's ranks are gone a moment after i
 constexpr size_t kMaxLineBytes = 4096;
 constexpr int kSignals[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGCHLD};
 
+bool is_ignored(int signal) {
+  struct sigaction now {};
+  return ::sigaction(signal, nullptr, &now) == 0 && now.sa_handler == SIG_IGN;
+}
+
+// Without SIGHUP where nohup has us ignore it.
 sigset_t watched_signals() {
   sigset_t set;
   sigemptyset(&set);
   for (const int signal : kSignals) sigaddset(&set, signal);
+  if (is_ignored(SIGHUP)) sigdelset(&set, SIGHUP);
   return set;
 }
 
@@ -79,8 +86,10 @@ void pass_on_as_json(const std::vector<std::string>& lines) {
   const int nothing = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
   dup2(nothing, STDIN_FILENO);
   dup2(error_fd, STDERR_FILENO);
-  for (const int signal : kSignals) ::signal(signal, SIG_DFL);
   const sigset_t set = watched_signals();
+  for (const int signal : kSignals) {
+    if (sigismember(&set, signal) == 1) ::signal(signal, SIG_DFL);
+  }
   sigprocmask(SIG_UNBLOCK, &set, nullptr);
   execvp(words[0], words.data());
   const int problem = errno;

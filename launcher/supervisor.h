@@ -18,9 +18,9 @@
 namespace rankwise {
 
 struct StopPolicy {
-  // At the first SIGTERM, SIGINT, SIGHUP or SIGUSR1: asks the program, or whom it works for, to stop. Called again
-  // after 0.2 s, then up to every second until the program ends: mpirun drops a signal that comes before its ranks are
-  // there to get it.
+  // At the first SIGTERM, SIGINT, SIGHUP (unless it was ignored before us) or SIGUSR1: asks the program, or whom it
+  // works for, to stop. Called again after 0.2 s, then up to every second until the program ends: mpirun drops a signal
+  // that comes before its ranks are there to get it.
   std::function<void(pid_t program)> ask;
   // Where the program does not end by itself after that: true once it may be ended. Null: it does.
   std::function<bool()> may_end;

@@ -48,6 +48,15 @@ def test_a_run_whose_rank_is_killed_starts_again_by_itself(new_run, undisturbed)
     assert run.state_hashes() == undisturbed.state_hashes()
 
 
+def test_under_nohup_it_outlives_its_terminal(new_run):
+    run = new_run(train=LONG)
+    with Launch(run, inside=["nohup"]) as job:
+        job.wait_for(lambda: run.last_step() >= 3, "step 3")
+        job.main.send(signal.SIGHUP)
+        assert job.wait() == 0, job.output()
+    assert run.last_step() == 24
+
+
 def test_restarts_have_a_limit(new_run):
     run = new_run(train=LONG)
     with Launch(run, "--restarts", 0, "--termination-log", run.directory / "reason") as job:
