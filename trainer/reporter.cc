@@ -126,7 +126,7 @@ void Reporter::begin(int64_t start_step, int64_t total_steps) {
   exchange_memory();
   share_pages();
   if (endpoint_) endpoint_->set_ready(true);
-  publish();  // who waits for a first step that never comes sees rankwise_train_active
+  publish_metrics();  // who waits for a first step that never comes sees rankwise_train_active
   if (!speaks_) return;
   std::error_code absent;
   std::filesystem::remove(config_.run.output_dir / kMetricsFile, absent);  // of a process before this one
@@ -265,11 +265,10 @@ void Reporter::end(RunState state, const RankReport& report, const std::filesyst
   count(report);
   const double seconds = std::chrono::duration<double>(Clock::now() - start_).count();
   metrics_.observe_end(state == RunState::kFinished, seconds);
+  own_page();
+  world_.agree("the last metrics", [] {});  // every rank has shared its own
   publish_metrics();
-  if (!speaks_) own_page();
-  world_.agree("the last metrics", [] {});  // each rank has shared its own
   if (!speaks_) return;
-  publish_metrics();
   if (progress_) progress_->finish();
   say_totals(state == RunState::kFinished ? "finished" : "stopped", seconds, adapter);
   enter(state);
