@@ -61,24 +61,23 @@ void plan_base(MemoryPlan& plan, const Workload& w) {
   const FrozenSpec spec = Decoder::frozen_spec(w.model);
   const int group = plan.layout.shard_group_size;
   std::vector<PlacedUnit> units;
-  for (const auto& unit : spec.units) units.push_back(place_unit(unit, group));
+  for (const auto& unit : spec.units) units.push_back(place_unit(unit, group, plain_format(w.matrix_bytes)));
   int64_t shard = 0, largest[2] = {0, 0};
-  const auto resident =
-      choose_resident_units(units, w.matrix_bytes, gathers(plan.layout) ? plan.layout.resident_bytes : 0);
+  const auto resident = choose_resident_units(units, gathers(plan.layout) ? plan.layout.resident_bytes : 0);
   std::vector<bool> here(units.size(), !gathers(plan.layout));
   for (size_t u = 0; u < units.size(); ++u) {
-    shard += units[u].shard_elements * w.matrix_bytes;
+    shard += units[u].shard_bytes();
     here[u] = here[u] || resident[u];
-    if (resident[u]) plan.resident_bytes += units[u].num_elements * w.matrix_bytes;
+    if (resident[u]) plan.resident_bytes += units[u].num_bytes();
     auto& pool = largest[static_cast<size_t>(units[u].pool)];
-    if (!here[u]) pool = std::max(pool, units[u].num_elements * w.matrix_bytes);
+    if (!here[u]) pool = std::max(pool, units[u].num_bytes());
   }
   (plan.layout.cpu_offload ? plan.host_bytes : bytes_of(plan, TensorKind::kBaseShard)) = shard;
   bytes_of(plan, TensorKind::kBaseShard) += replicated_elements(spec) * w.element_bytes;
   bytes_of(plan, TensorKind::kGathered) = plan.resident_bytes + largest[0] + (plan.layout.prefetch + 1) * largest[1];
   const auto count = GatherSchedule::count(spec, plan.layout.prefetch, here);
   for (size_t u = 0; u < units.size(); ++u) {
-    const int64_t received = (units[u].num_elements - units[u].shard_elements) * w.matrix_bytes;
+    const int64_t received = units[u].num_bytes() - units[u].shard_bytes();
     plan.first_gathered_bytes += received * count.first[u];
     plan.steady_gathered_bytes += received * count.steady[u];
   }

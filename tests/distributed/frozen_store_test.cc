@@ -68,7 +68,7 @@ void visit_both(FrozenStore& store, const FrozenSpec& spec, const std::map<std::
 }
 
 int64_t unit_bytes(const FrozenSpec& spec, size_t unit, int64_t width) {
-  return place_unit(spec.units[unit], world().size()).num_elements * width;
+  return place_unit(spec.units[unit], world().size(), plain_format(width)).num_bytes();
 }
 
 // What a rank receives when each unit is gathered this often.
@@ -155,8 +155,8 @@ TEST_P(GatheredBytes, AreThoseOfThePlanAndOfTheClosedForm) {
   const int64_t budget = ends_bytes + resident_blocks * block_bytes + (resident_blocks == 0 ? 0 : block_bytes - 1);
 
   std::vector<PlacedUnit> placed;
-  for (const auto& unit : spec.units) placed.push_back(place_unit(unit, world().size()));
-  const auto resident = choose_resident_units(placed, width, budget);
+  for (const auto& unit : spec.units) placed.push_back(place_unit(unit, world().size(), plain_format(width)));
+  const auto resident = choose_resident_units(placed, budget);
   const auto num_resident = std::count(resident.begin(), resident.end(), true);
   EXPECT_EQ(num_resident, resident_blocks == 0 ? 0 : resident_blocks + (tied ? 1 : 2));
 

@@ -14,8 +14,8 @@ namespace rankwise {
 
 struct FrozenStore::Unit {
   PlacedUnit placed;
-  at::Tensor shard;     // [shard_elements]
-  at::Tensor resident;  // [num_elements] where the unit stays whole, else undefined
+  at::Tensor shard;     // [shard_bytes]
+  at::Tensor resident;  // [num_bytes] where the unit stays whole, else undefined
   Work pending;         // of the resident copy's one gather
 };
 
@@ -26,8 +26,14 @@ struct FrozenStore::Pool {
 
 namespace {
 
-at::TensorOptions matrix_options(const FrozenStoreOptions& options) {
-  return at::TensorOptions().dtype(options.matrix_dtype.value_or(options.dtype)).device(options.device);
+at::ScalarType matrix_dtype(const FrozenStoreOptions& options) { return options.matrix_dtype.value_or(options.dtype); }
+
+SpanFormat matrix_format(const FrozenStoreOptions& options) {
+  return plain_format(static_cast<int64_t>(c10::elementSize(matrix_dtype(options))));
+}
+
+at::Tensor empty_bytes(int64_t count, at::Device device) {
+  return at::empty({count}, at::TensorOptions().dtype(at::kByte).device(device));
 }
 
 }  // namespace
@@ -41,29 +47,27 @@ FrozenStore::FrozenStore(const ModelFiles& files, FrozenSpec spec, std::unique_p
 FrozenStore::FrozenStore(std::unique_ptr<WeightSource> source, FrozenSpec spec,
                          std::unique_ptr<Communicator> shard_group, const FrozenStoreOptions& options)
     : spec_(std::move(spec)), group_(std::move(shard_group)), options_(options) {
-  const at::TensorOptions tensor_options = matrix_options(options_);
-  const auto element_bytes = static_cast<int64_t>(tensor_options.dtype().itemsize());
   std::vector<PlacedUnit> placed;
-  for (const auto& unit : spec_.units) placed.push_back(place_unit(unit, group_->size()));
+  for (const auto& unit : spec_.units) placed.push_back(place_unit(unit, group_->size(), matrix_format(options_)));
   for (const auto& unit : placed) units_.push_back({unit, {}, {}, {}});
   load(*source);
   source.reset();
   share();
 
   const bool gathers = shards_ != nullptr;
-  const auto resident = choose_resident_units(placed, element_bytes, gathers ? options_.resident_bytes : 0);
+  const auto resident = choose_resident_units(placed, gathers ? options_.resident_bytes : 0);
   std::vector<bool> always_here(units_.size(), !gathers);
   const TensorScope scope(TensorKind::kGathered);
   std::vector<int64_t> largest(2, 0);
   for (size_t u = 0; u < units_.size(); ++u) {
     if (resident[u]) {
       always_here[u] = true;
-      units_[u].resident = at::empty({placed[u].num_elements}, tensor_options);
+      units_[u].resident = empty_bytes(placed[u].num_bytes(), options_.device);
       units_[u].pending = shards_->gather(u, units_[u].resident);
     }
     if (!always_here[u]) {
       auto& size = largest[static_cast<size_t>(placed[u].pool)];
-      size = std::max(size, placed[u].num_elements);
+      size = std::max(size, placed[u].num_bytes());
     }
   }
   schedule_ = std::make_unique<GatherSchedule>(spec_, options_.prefetch, always_here);
@@ -71,7 +75,7 @@ FrozenStore::FrozenStore(std::unique_ptr<WeightSource> source, FrozenSpec spec,
     const auto size = largest[static_cast<size_t>(pool)];
     auto& slots = pools_.emplace_back();
     for (int k = 0; size > 0 && k < schedule_->num_slots(pool); ++k)
-      slots.buffers.push_back(at::empty({size}, tensor_options));
+      slots.buffers.push_back(empty_bytes(size, options_.device));
     slots.pending.resize(slots.buffers.size());
   }
 }
@@ -96,14 +100,15 @@ void FrozenStore::share() {
 }
 
 void FrozenStore::load_unit(WeightSource& source, Unit& unit) {
-  unit.shard = at::zeros({unit.placed.shard_elements}, matrix_options(options_));
+  unit.shard = empty_bytes(unit.placed.shard_bytes(), options_.device).zero_();
+  const at::Tensor elements = unit.shard.view(matrix_dtype(options_));
   const int64_t shard_begin = unit.placed.shard_elements * group_->rank();
   const int64_t shard_end = shard_begin + unit.placed.shard_elements;
   for (const auto& matrix : unit.placed.matrices) {
     source.require(matrix.name, matrix.shape);
     const int64_t begin = std::max(shard_begin, matrix.begin), end = std::min(shard_end, matrix.end);
     if (begin >= end) continue;
-    source.load(matrix.name, begin - matrix.begin, unit.shard.narrow(0, begin - shard_begin, end - begin), true);
+    source.load(matrix.name, begin - matrix.begin, elements.narrow(0, begin - shard_begin, end - begin), true);
   }
   if (options_.cpu_offload) unit.shard = pinned_copy(unit.shard);
 }
@@ -144,7 +149,7 @@ void FrozenStore::gather(const GatherAction& action) {
   auto& unit = units_[static_cast<size_t>(action.unit)];
   auto& pool = pools_[static_cast<size_t>(unit.placed.pool)];
   pool.pending[static_cast<size_t>(action.slot)].wait();  // a prefetch that was never used
-  at::Tensor whole = pool.buffers[static_cast<size_t>(action.slot)].narrow(0, 0, unit.placed.num_elements);
+  at::Tensor whole = pool.buffers[static_cast<size_t>(action.slot)].narrow(0, 0, unit.placed.num_bytes());
   pool.pending[static_cast<size_t>(action.slot)] = shards_->gather(static_cast<size_t>(action.unit), whole);
 }
 
@@ -166,8 +171,11 @@ void FrozenStore::wait_for(Work& work) {
 }
 
 at::Tensor FrozenStore::weight(const WeightHandle& handle) {
+  const auto dtype = matrix_dtype(options_);
   const int64_t count = handle.shape[0] * handle.shape[1];
-  return whole(handle.unit).narrow(0, handle.begin, count).view(handle.shape);
+  const int64_t begin = units_[static_cast<size_t>(handle.unit)].placed.bytes_of(handle.begin);
+  const auto bytes = count * static_cast<int64_t>(c10::elementSize(dtype));
+  return whole(handle.unit).narrow(0, begin, bytes).view(dtype).view(handle.shape);
 }
 
 const at::Tensor& FrozenStore::replicated(std::string_view name) const {
@@ -182,12 +190,11 @@ std::string_view FrozenStore::transport() const noexcept {
   return shards_ ? shards_->transport() : group_->transport();
 }
 
-std::vector<bool> choose_resident_units(const std::vector<PlacedUnit>& units, int64_t element_bytes,
-                                        int64_t budget_bytes) {
+std::vector<bool> choose_resident_units(const std::vector<PlacedUnit>& units, int64_t budget_bytes) {
   std::vector<bool> resident(units.size(), false);
   for (const UnitPool pool : {UnitPool::kEnds, UnitPool::kBlocks}) {
     for (size_t u = 0; u < units.size(); ++u) {
-      const int64_t bytes = units[u].num_elements * element_bytes;
+      const int64_t bytes = units[u].num_bytes();
       if (units[u].pool != pool || bytes > budget_bytes) continue;
       resident[u] = true;
       budget_bytes -= bytes;

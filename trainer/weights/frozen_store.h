@@ -101,7 +101,6 @@ class FrozenStore {
 };
 
 // Units that stay whole within `budget_bytes`: as many as fit, in the order of their use, ends first.
-std::vector<bool> choose_resident_units(const std::vector<PlacedUnit>& units, int64_t element_bytes,
-                                        int64_t budget_bytes);
+std::vector<bool> choose_resident_units(const std::vector<PlacedUnit>& units, int64_t budget_bytes);
 
 }  // namespace rankwise

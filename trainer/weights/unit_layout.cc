@@ -10,15 +10,15 @@ int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1
 
 }  // namespace
 
-PlacedUnit place_unit(const UnitSpec& unit, int shard_group_size) {
-  PlacedUnit placed{unit.name, unit.pool, {}, 0, 0};
+PlacedUnit place_unit(const UnitSpec& unit, int shard_group_size, const SpanFormat& format) {
+  PlacedUnit placed{unit.name, unit.pool, format, {}, 0, 0};
   int64_t offset = 0;
   for (const auto& matrix : unit.matrices) {
     const int64_t count = std::accumulate(matrix.shape.begin(), matrix.shape.end(), int64_t{1}, std::multiplies<>());
     placed.matrices.push_back({matrix.name, matrix.shape, offset, offset + count});
-    offset = round_up(offset + count, kLeafElements);
+    offset = round_up(offset + count, format.elements);
   }
-  placed.num_elements = round_up(offset, kLeafElements * shard_group_size);
+  placed.num_elements = round_up(offset, format.elements * shard_group_size);
   placed.shard_elements = placed.num_elements / shard_group_size;
   return placed;
 }

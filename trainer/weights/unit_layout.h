@@ -34,6 +34,17 @@ struct FrozenSpec {
   std::vector<MatrixSpec> replicated;
 };
 
+// A span is a multiple of this, so that a 4 KiB leaf of the fingerprint (of a 16- or 32-bit file) never straddles two
+// ranks, and every matrix is aligned to 512 bytes in any dtype.
+inline constexpr int64_t kLeafElements = 2048;
+
+// How elements lie in memory: one span after another. Matrices start, and shards are cut, where a span starts.
+struct SpanFormat {
+  int64_t elements;  // of a span: a multiple of kLeafElements
+  int64_t bytes;     // that they take
+};
+constexpr SpanFormat plain_format(int64_t element_bytes) { return {kLeafElements, kLeafElements * element_bytes}; }
+
 struct PlacedMatrix {
   std::string name;
   std::vector<int64_t> shape;
@@ -44,15 +55,17 @@ struct PlacedMatrix {
 struct PlacedUnit {
   std::string name;
   UnitPool pool;
+  SpanFormat format;
   std::vector<PlacedMatrix> matrices;
-  int64_t num_elements;    // of the buffer: a multiple of the shard group's size times kLeafElements
+  int64_t num_elements;    // of the buffer: whole spans, as many for each rank of the shard group
   int64_t shard_elements;  // num_elements / group
+
+  // Of so many elements, or before the element of this index: where a span starts.
+  int64_t bytes_of(int64_t elements) const { return elements / format.elements * format.bytes; }
+  int64_t num_bytes() const { return bytes_of(num_elements); }
+  int64_t shard_bytes() const { return bytes_of(shard_elements); }
 };
 
-// Matrices start, and shards are cut, at multiples of this, so that a 4 KiB leaf of the fingerprint (of a 16- or 32-bit
-// file) never straddles two ranks, and every matrix is aligned to 512 bytes in any dtype.
-inline constexpr int64_t kLeafElements = 2048;
-
-PlacedUnit place_unit(const UnitSpec& unit, int shard_group_size);
+PlacedUnit place_unit(const UnitSpec& unit, int shard_group_size, const SpanFormat& format);
 
 }  // namespace rankwise
