@@ -21,7 +21,7 @@ ARROWS = {
     "trainer/text": {"base"},
     "trainer/data": {"base", "trainer/text"},
     "trainer/kernels": {"base"},
-    "trainer/weights": {"base", "comms"},
+    "trainer/weights": {"base", "comms", "trainer/kernels"},
     "trainer/model": {"base", "trainer/data", "trainer/kernels", "trainer/weights"},
     "trainer/lora": {"base", "trainer/model", "trainer/weights"},
     "trainer/optim": {"base", "trainer/kernels"},

@@ -138,9 +138,17 @@ Workload workload_of(const RunConfig& config, const ModelFiles* files, const Mod
   workload.device = device;
   workload.element_bytes = static_cast<int64_t>(c10::elementSize(dtype));
   workload.matrix_bytes = static_cast<int64_t>(c10::elementSize(matrix_dtype_of(files, model, dtype, device)));
+  workload.base_format = base_format_of(config.model.base_dtype, device);
   workload.master_bytes = dtype == c10::ScalarType::Double ? 8 : 4;
   workload.tokens_per_micro_batch = config.train.per_device_train_batch_size * config.data.max_length;
   return workload;
+}
+
+BaseFormat base_format_of(ModelSection::BaseDtype base_dtype, c10::Device device) {
+  if (base_dtype == ModelSection::BaseDtype::kSame) return BaseFormat::kPlain;
+  RW_CHECK(device.is_cpu(), ConfigError,
+           "model.base_dtype: nf4 is not built for GPUs yet; take same, or cpu for parallel.device");
+  return BaseFormat::kNf4;
 }
 
 LayoutWishes layout_wishes_of(const ParallelSection& section, int world_size, int ranks_per_host) {

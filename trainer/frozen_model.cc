@@ -32,6 +32,7 @@ FrozenStoreOptions store_options(const ModelFiles* files, const ModelConfig& con
                                  const FrozenModelOptions& options) {
   return {.dtype = options.dtype,
           .matrix_dtype = matrix_dtype_of(files, config, options.dtype, options.device),
+          .format = options.base_format,
           .prefetch = options.layout.prefetch,
           .resident_bytes = options.layout.resident_bytes,
           .device = options.device,

@@ -17,6 +17,7 @@ namespace rankwise {
 struct FrozenModelOptions {
   c10::ScalarType dtype;
   c10::Device device = c10::kCPU;
+  BaseFormat base_format = BaseFormat::kPlain;
   Layout layout = {};
 };
 
@@ -31,7 +32,7 @@ struct FrozenModel {
   FrozenModel(const FrozenModel&) = delete;  // the decoder refers to the store
 };
 
-// What the matrices are kept and gathered in on CPUs: bfloat16 where all files have it and the products widen it
+// What plain matrices are kept and gathered in on CPUs: bfloat16 where all files have it and the products widen it
 // (float32), else the dtype that the run computes in, as on every other device. files: null before the model is
 // downloaded, config.json's word counts.
 c10::ScalarType matrix_dtype_of(const ModelFiles* files, const ModelConfig& config, c10::ScalarType compute,

@@ -61,7 +61,8 @@ void plan_base(MemoryPlan& plan, const Workload& w) {
   const FrozenSpec spec = Decoder::frozen_spec(w.model);
   const int group = plan.layout.shard_group_size;
   std::vector<PlacedUnit> units;
-  for (const auto& unit : spec.units) units.push_back(place_unit(unit, group, plain_format(w.matrix_bytes)));
+  for (const auto& unit : spec.units)
+    units.push_back(place_unit(unit, group, span_format(w.base_format, unit.pool, w.matrix_bytes)));
   int64_t shard = 0, largest[2] = {0, 0};
   const auto resident = choose_resident_units(units, gathers(plan.layout) ? plan.layout.resident_bytes : 0);
   std::vector<bool> here(units.size(), !gathers(plan.layout));
@@ -83,6 +84,14 @@ void plan_base(MemoryPlan& plan, const Workload& w) {
   }
 }
 
+// The largest weights that are expanded at one time: those of one group of layers; CPUs make 16 bits out of float32.
+int64_t expanded_bytes(const Workload& w) {
+  if (w.base_format == BaseFormat::kPlain) return 0;
+  const Widths v = widths_of(w.model);
+  const int64_t element_bytes = w.element_bytes + (w.element_bytes == 2 && w.device.is_cpu() ? 4 : 0);
+  return v.c * std::max(v.e, 2 * v.i) * element_bytes;
+}
+
 // The highest moment is one of two: the head's chunk while everything is saved, or the MLP's backward of the last
 // block.
 int64_t activation_peak(const MemoryPlan& plan, const Workload& w) {
@@ -97,7 +106,7 @@ int64_t activation_peak(const MemoryPlan& plan, const Workload& w) {
   const int64_t again = recomputes ? saved_bytes_of_block(w, ActivationPolicy::kSave, tokens) -
                                          saved_bytes_of_block(w, plan.layout.activations, tokens)
                                    : 0;
-  const int64_t mlp_backward = again + row * (2 * v.i + 4 * v.c);
+  const int64_t mlp_backward = again + row * (2 * v.i + 4 * v.c) + expanded_bytes(w);
   return plan.saved_activation_bytes + std::max(head, mlp_backward);
 }
 

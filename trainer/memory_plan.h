@@ -12,6 +12,7 @@
 #include "trainer/model/block.h"
 #include "trainer/weights/model_config.h"
 #include "trainer/weights/tensor_memory.h"
+#include "trainer/weights/unit_layout.h"
 
 namespace rankwise {
 
@@ -29,7 +30,8 @@ struct Layout {
 struct Workload {
   ModelConfig model;
   std::vector<MatchedModule> adapter;
-  int64_t matrix_bytes = 4;   // an element of the frozen matrices
+  BaseFormat base_format = BaseFormat::kPlain;
+  int64_t matrix_bytes = 4;   // an element of the frozen matrices that are plain
   int64_t element_bytes = 4;  // of activations, norm weights and biases
   int64_t master_bytes = 4;   // of adapter, gradients and moments
   int64_t tokens_per_micro_batch = 0;

@@ -47,12 +47,16 @@ std::string schedule_text(const TrainSection& t) {
   return fmt::format("{} learning_rate {} warmup {}", word_of(t.lr_scheduler_type), t.learning_rate, warmup);
 }
 
+std::string base_text(const RunConfig& config, const RunFacts& facts) {
+  return facts.base_weights + (config.model.base_dtype == ModelSection::BaseDtype::kNf4 ? " in nf4" : "");
+}
+
 }  // namespace
 
 Fingerprint make_fingerprint(const RunConfig& config, const RunFacts& facts) {
   constexpr auto kMust = FieldRule::kMustMatch, kMay = FieldRule::kInformative;
   const auto text = [](const auto& value) { return fmt::format("{}", value); };
-  return {{"base_weights", facts.base_weights, kMust},
+  return {{"base_weights", base_text(config, facts), kMust},
           {"dtype", facts.compute_dtype, kMust},
           {"lora_r", text(config.lora.r), kMust},
           {"lora_alpha", text(config.lora.lora_alpha), kMust},

@@ -68,6 +68,7 @@ Batch random_batch(const ModelConfig& model, const BenchmarkOptions& options, ui
 RunConfig config_of(const BenchmarkOptions& options) {
   RunConfig config;
   config.model.dtype = options.dtype;
+  config.model.base_dtype = options.base_dtype;
   config.lora.r = options.lora_r;
   config.lora.lora_alpha = options.lora_alpha;
   config.train.per_device_train_batch_size = options.micro_batch;
@@ -159,7 +160,10 @@ struct Training {
         store(weights_of(setting.files), Decoder::frozen_spec(setting.model),
               setting.devices.shard_group(setting.plan.layout.shard_group_size),
               store_options(setting.stored(), setting.model,
-                            {.dtype = setting.dtype, .device = setting.device(), .layout = setting.plan.layout})),
+                            {.dtype = setting.dtype,
+                             .device = setting.device(),
+                             .base_format = setting.workload.base_format,
+                             .layout = setting.plan.layout})),
         decoder(setting.model, store, setting.dtype, setting.plan.layout.activations),
         adapter(setting.workload.adapter, groups, {.compute_dtype = setting.dtype, .device = setting.device()}),
         adamw(optimizer_of(adapter)),

@@ -26,6 +26,7 @@ struct BenchmarkOptions {
   int64_t steps = 10, warm_up = 5;  // measured, and before them
   std::filesystem::path trace;      // of three more steps of rank 0 (step_trace.h); empty: none
   ModelSection::Dtype dtype = ModelSection::Dtype::kAuto;
+  ModelSection::BaseDtype base_dtype = ModelSection::BaseDtype::kSame;
   ParallelSection parallel;
   bool peer_copies = true, deterministic = false;  // as comms.peer_copies and train.deterministic
 };

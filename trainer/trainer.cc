@@ -86,7 +86,10 @@ void Trainer::load_model() {
   reduction_ = devices_.all_ranks();
   auto shard_group = devices_.shard_group(layout.shard_group_size);
   const auto phase = reporter_.phase(fmt::format("loading weights, 1/{} of the base a rank", layout.shard_group_size));
-  const FrozenModelOptions options{.dtype = dtype_, .device = devices_.device(), .layout = layout};
+  const FrozenModelOptions options{.dtype = dtype_,
+                                   .device = devices_.device(),
+                                   .base_format = base_format_of(config_.model.base_dtype, devices_.device()),
+                                   .layout = layout};
   model_ = std::make_unique<FrozenModel>(config_.model.path, std::move(shard_group), options);
   model_->store.observe_waits(&clock_);
   world_.require_equal("the base model", fmt::format("{:016x}", model_->store.fingerprint()));

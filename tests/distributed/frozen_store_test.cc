@@ -218,6 +218,52 @@ uint64_t fingerprint_of(const std::map<std::string, at::Tensor>& weights) {
   return sum;
 }
 
+// Whatever the ranks' parts, of a matrix and of a unit. The last rank may have nothing but padding.
+TEST(FrozenStore, Nf4IsTheSameAtEveryWorldSize) {
+  const auto spec = spec_of(false);
+  const auto weights = random_weights(spec);
+  const SharedModel model(spec, weights);
+  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+    const FrozenStoreOptions options{.dtype = dtype, .format = BaseFormat::kNf4};
+    FrozenStore sharded(model.files(), spec, all_ranks(), options);
+    FrozenStore alone(model.files(), spec, make_local_communicator(), options);
+    std::map<std::string, at::Tensor> expanded;
+    for (const auto& unit : spec.units) {
+      for (const auto& matrix : unit.matrices) {
+        const at::Tensor stored = weights.at(matrix.name).to(at::kFloat);
+        const at::Tensor kept = expanded[matrix.name] = alone.weight(alone.find(matrix.name)).clone();
+        if (unit.pool == UnitPool::kEnds) {
+          EXPECT_TRUE(kept.equal(stored.to(dtype))) << matrix.name;
+        } else {
+          EXPECT_LT((kept - stored).norm().item<double>(), 0.12 * stored.norm().item<double>()) << matrix.name;
+        }
+      }
+    }
+    for (int pass = 0; pass < 2; ++pass) visit_both(sharded, spec, expanded, dtype);
+    EXPECT_EQ(sharded.fingerprint(), fingerprint_of(weights));
+  }
+}
+
+TEST(FrozenStore, HoldsAndGathersNf4InItsOwnSize) {
+  const auto spec = spec_of(true);
+  const SharedModel model(spec, random_weights(spec));
+  const auto before = tensor_memory();
+  FrozenStore store(model.files(), spec, all_ranks(), {.dtype = at::kFloat, .format = BaseFormat::kNf4, .prefetch = 1});
+  const auto bytes = [&](size_t unit) {
+    const auto& wanted = spec.units[unit];
+    return place_unit(wanted, world().size(), span_format(BaseFormat::kNf4, wanted.pool, 4)).num_bytes();
+  };
+  int64_t base = 0, replicated = 0;
+  for (size_t u = 0; u < spec.units.size(); ++u) base += bytes(u);
+  for (const auto& vector : spec.replicated) replicated += vector.shape[0] * 4;
+  const auto grown = [&](TensorKind kind) {
+    const auto k = static_cast<size_t>(kind);
+    return tensor_memory().live_bytes[k] - before.live_bytes[k];
+  };
+  EXPECT_EQ(grown(TensorKind::kBaseShard), base / world().size() + replicated);
+  EXPECT_EQ(grown(TensorKind::kGathered), world().size() == 1 ? 0 : 2 * bytes(1) + bytes(0));
+}
+
 TEST(FrozenStore, HasTheSameFingerprintAtEveryWorldSizeAndDtype) {
   const auto spec = spec_of(true);
   auto weights = random_weights(spec);

@@ -31,6 +31,18 @@ def test_a_model_s_files_are_read_and_timed(tiny, tmp_path):
     assert printed["loss"][-1] < printed["loss"][0]
 
 
+def test_a_base_in_four_bits_is_gathered_in_four_bits(tmp_path):
+    """The tiny shape has blocks of 589,824 elements, in matrices of whole spans: 36 of them, of 8,464 bytes."""
+    same, nf4 = (
+        printed_json(run(tmp_path, 2, *SMALL, "--base", "shard", "--prefetch", 0, "--base-dtype", base_dtype))
+        for base_dtype in ("same", "nf4")
+    )
+    assert nf4["gathered_bytes_per_micro_batch"] == nf4["planned_gathered_bytes"] == 3 * 36 * 8464
+    assert nf4["gathered_bytes_per_micro_batch"] < same["gathered_bytes_per_micro_batch"] / 3
+    assert nf4["peak_gib"] == pytest.approx(nf4["plan_gib"], rel=0.05)
+    assert nf4["loss"][-1] < nf4["loss"][0]
+
+
 @pytest.mark.parametrize("ranks", [0, 2])
 def test_a_trace_names_what_a_step_does(tmp_path, ranks):
     printed = printed_json(run(tmp_path, ranks, *SMALL, "--trace", "of/trace.json"))

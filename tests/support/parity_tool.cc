@@ -29,6 +29,8 @@ ParallelSection::Device device_of(const std::string& name) {
   return name == "cuda" ? ParallelSection::Device::kCuda : ParallelSection::Device::kCpu;
 }
 
+BaseFormat format_of(const std::string& name) { return name == "nf4" ? BaseFormat::kNf4 : BaseFormat::kPlain; }
+
 ActivationPolicy policy_of(const std::string& name) {
   return name == "recompute_block" ? ActivationPolicy::kRecomputeBlock
          : name == "recompute_mlp" ? ActivationPolicy::kRecomputeMlp
@@ -96,7 +98,11 @@ void run(World& world, const json& request, const std::string& out_path) {
                       .activations = policy_of(request.value("policy", "save")),
                       .cpu_offload = request.value("cpu_offload", false)};
   FrozenStore store(files, Decoder::frozen_spec(config), std::move(group),
-                    store_options(&files, config, {.dtype = dtype, .device = device, .layout = layout}));
+                    store_options(&files, config,
+                                  {.dtype = dtype,
+                                   .device = device,
+                                   .base_format = format_of(request.value("base_dtype", "same")),
+                                   .layout = layout}));
   Decoder model(config, store, dtype, layout.activations);
   const auto groups = model.groups();
   const auto infos = adaptable_modules(config);
@@ -117,6 +123,8 @@ void run(World& world, const json& request, const std::string& out_path) {
   const Batch stand_in{{0}, {0}, {0, 1}, {-1}, {}, {}};
   const auto rank = static_cast<size_t>(world.rank()), size = static_cast<size_t>(world.size());
   Output out;
+  for (const auto& name : request.value("weights", std::vector<std::string>{}))
+    out.add("weight." + name, store.weight(store.find(name)));
   if (request.value("logits", true)) out.add("logits", model.logits(batches[0]));
   at::Tensor dembedding;
   AdamW adamw(adapter.masters(), {.weight_decay = request.value("weight_decay", 0.0)});

@@ -7,8 +7,10 @@
 #include "base/check.h"
 #include "trainer/weights/current_stream.h"
 #include "trainer/weights/host_parts.h"
+#include "trainer/weights/nf4.h"
 #include "trainer/weights/tensor_loader.h"
 #include "trainer/weights/tensor_memory.h"
+#include "trainer/weights/unit_loader.h"
 
 namespace rankwise {
 
@@ -28,8 +30,9 @@ namespace {
 
 at::ScalarType matrix_dtype(const FrozenStoreOptions& options) { return options.matrix_dtype.value_or(options.dtype); }
 
-SpanFormat matrix_format(const FrozenStoreOptions& options) {
-  return plain_format(static_cast<int64_t>(c10::elementSize(matrix_dtype(options))));
+PlacedUnit place(const UnitSpec& unit, int shard_group_size, const FrozenStoreOptions& options) {
+  const auto element_bytes = static_cast<int64_t>(c10::elementSize(matrix_dtype(options)));
+  return place_unit(unit, shard_group_size, span_format(options.format, unit.pool, element_bytes));
 }
 
 at::Tensor empty_bytes(int64_t count, at::Device device) {
@@ -48,7 +51,7 @@ FrozenStore::FrozenStore(std::unique_ptr<WeightSource> source, FrozenSpec spec,
                          std::unique_ptr<Communicator> shard_group, const FrozenStoreOptions& options)
     : spec_(std::move(spec)), group_(std::move(shard_group)), options_(options) {
   std::vector<PlacedUnit> placed;
-  for (const auto& unit : spec_.units) placed.push_back(place_unit(unit, group_->size(), matrix_format(options_)));
+  for (const auto& unit : spec_.units) placed.push_back(place(unit, group_->size(), options_));
   for (const auto& unit : placed) units_.push_back({unit, {}, {}, {}});
   load(*source);
   source.reset();
@@ -99,16 +102,16 @@ void FrozenStore::share() {
                                  : group_->share(std::move(shards));
 }
 
+bool FrozenStore::is_packed(const PlacedUnit& unit) const {
+  return options_.format != BaseFormat::kPlain && unit.pool == UnitPool::kBlocks;
+}
+
 void FrozenStore::load_unit(WeightSource& source, Unit& unit) {
   unit.shard = empty_bytes(unit.placed.shard_bytes(), options_.device).zero_();
-  const at::Tensor elements = unit.shard.view(matrix_dtype(options_));
-  const int64_t shard_begin = unit.placed.shard_elements * group_->rank();
-  const int64_t shard_end = shard_begin + unit.placed.shard_elements;
-  for (const auto& matrix : unit.placed.matrices) {
-    source.require(matrix.name, matrix.shape);
-    const int64_t begin = std::max(shard_begin, matrix.begin), end = std::min(shard_end, matrix.end);
-    if (begin >= end) continue;
-    source.load(matrix.name, begin - matrix.begin, elements.narrow(0, begin - shard_begin, end - begin), true);
+  if (is_packed(unit.placed)) {
+    load_nf4_unit(source, unit.placed, *group_, unit.shard);
+  } else {
+    load_plain_unit(source, unit.placed, group_->rank(), unit.shard.view(matrix_dtype(options_)));
   }
   if (options_.cpu_offload) unit.shard = pinned_copy(unit.shard);
 }
@@ -171,11 +174,12 @@ void FrozenStore::wait_for(Work& work) {
 }
 
 at::Tensor FrozenStore::weight(const WeightHandle& handle) {
-  const auto dtype = matrix_dtype(options_);
-  const int64_t count = handle.shape[0] * handle.shape[1];
-  const int64_t begin = units_[static_cast<size_t>(handle.unit)].placed.bytes_of(handle.begin);
-  const auto bytes = count * static_cast<int64_t>(c10::elementSize(dtype));
-  return whole(handle.unit).narrow(0, begin, bytes).view(dtype).view(handle.shape);
+  const PlacedUnit& placed = units_[static_cast<size_t>(handle.unit)].placed;
+  const int64_t count = handle.shape[0] * handle.shape[1], of_span = placed.format.elements;
+  const int64_t whole_spans = (count + of_span - 1) / of_span * of_span;
+  const at::Tensor bytes = whole(handle.unit).narrow(0, placed.bytes_of(handle.begin), placed.bytes_of(whole_spans));
+  if (is_packed(placed)) return nf4_expand(bytes, count, options_.dtype).view(handle.shape);
+  return bytes.view(matrix_dtype(options_)).narrow(0, 0, count).view(handle.shape);
 }
 
 const at::Tensor& FrozenStore::replicated(std::string_view name) const {

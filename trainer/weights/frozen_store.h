@@ -36,9 +36,10 @@ struct WeightHandle {
 };
 
 struct FrozenStoreOptions {
-  c10::ScalarType dtype = c10::ScalarType::Float;              // of norm weights and biases
-  std::optional<c10::ScalarType> matrix_dtype = std::nullopt;  // stored and gathered in; else dtype
-  int prefetch = 2;                                            // units gathered ahead
+  c10::ScalarType dtype = c10::ScalarType::Float;              // of norm weights, biases and expanded matrices
+  std::optional<c10::ScalarType> matrix_dtype = std::nullopt;  // plain ones are stored and gathered in; else dtype
+  BaseFormat format = BaseFormat::kPlain;
+  int prefetch = 2;            // units gathered ahead
   int64_t resident_bytes = 0;  // units kept whole after their first gather, within this budget
   c10::Device device = c10::kCPU;
   bool cpu_offload = false;  // shards in pinned host memory, on a CUDA device alone
@@ -60,8 +61,9 @@ class FrozenStore {
   // not.
   std::optional<WeightHandle> find_adjacent(const std::vector<std::string>& names) const;
 
-  void travel(Direction direction);                           // of the touches that follow
-  at::Tensor weight(const WeightHandle& handle);              // a view, good until another unit of its pool is touched
+  void travel(Direction direction);  // of the touches that follow
+  // A view, good until another unit of its pool is touched; of a packed unit a copy, expanded for this call.
+  at::Tensor weight(const WeightHandle& handle);
   const at::Tensor& replicated(std::string_view name) const;  // a norm weight or bias
 
   // 64-bit hash over the 4 KiB leaves of all tensors as stored in the files, summed mod 2^64 over the shard group: the
@@ -80,6 +82,7 @@ class FrozenStore {
   struct Pool;
   void load(WeightSource& source);
   void share();
+  bool is_packed(const PlacedUnit& unit) const;
   void load_unit(WeightSource& source, Unit& unit);
   void load_replicated(WeightSource& source);
   void wait_for(Work& work);

@@ -3,12 +3,21 @@
 #include <functional>
 #include <numeric>
 
+#include "trainer/kernels/nf4.h"
+
 namespace rankwise {
 namespace {
 
 int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
 }  // namespace
+
+static_assert(kNf4SpanElements % kLeafElements == 0);
+
+SpanFormat span_format(BaseFormat format, UnitPool pool, int64_t element_bytes) {
+  const bool packed = format == BaseFormat::kNf4 && pool == UnitPool::kBlocks;
+  return packed ? SpanFormat{kNf4SpanElements, sizeof(Nf4Span)} : plain_format(element_bytes);
+}
 
 PlacedUnit place_unit(const UnitSpec& unit, int shard_group_size, const SpanFormat& format) {
   PlacedUnit placed{unit.name, unit.pool, format, {}, 0, 0};

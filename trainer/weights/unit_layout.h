@@ -66,6 +66,12 @@ struct PlacedUnit {
   int64_t shard_bytes() const { return bytes_of(shard_elements); }
 };
 
+// What the matrices of blocks are stored and gathered as. Embedding and head are always plain.
+enum class BaseFormat { kPlain, kNf4 };
+
+// element_bytes: of what is plain.
+SpanFormat span_format(BaseFormat format, UnitPool pool, int64_t element_bytes);
+
 PlacedUnit place_unit(const UnitSpec& unit, int shard_group_size, const SpanFormat& format);
 
 }  // namespace rankwise

@@ -8,6 +8,7 @@
 #include <string>
 #include <utility>
 
+#include "tests/support/expect_error.h"
 #include "trainer/config_mapping.h"
 #include "trainer/step_benchmark.h"
 
@@ -143,6 +144,41 @@ TEST(MemoryPlan, OffloadedShardsLieInHostMemoryAndTheRingOnTheDevice) {
     EXPECT_EQ(plan.steady_gathered_bytes, kept.steady_gathered_bytes) << "of other ranks";
     EXPECT_EQ(kept.host_bytes, 0);
   }
+}
+
+// Spans of 16,384 elements in 8,464 bytes: 8,192 of codes, 256 of maxima, a scale and an offset, aligned.
+TEST(MemoryPlan, Nf4HoldsAndGathersTheBlocksInFourBits) {
+  RunConfig config;
+  config.model.dtype = ModelSection::Dtype::kBFloat16;
+  config.model.base_dtype = ModelSection::BaseDtype::kNf4;
+  config.data.max_length = 2048;
+  const ModelConfig model = named_shape("8b", std::nullopt);
+  const Workload w = workload_of(config, nullptr, model, c10::kCPU);
+  const UnitBytes plain{model};
+  const int64_t block = plain.block / 2 / 16'384 * 8464;
+  const MemoryPlan plan = plan_memory(w, {2, 2, 2, 0, kRecomputeBlock});
+  const int64_t norms = (2 * model.num_hidden_layers + 1) * model.hidden_size * 2;
+  EXPECT_EQ(plan.bytes[static_cast<size_t>(TensorKind::kBaseShard)],
+            (plain.num_blocks * block + 2 * plain.end) / 2 + norms);
+  EXPECT_EQ(plan.bytes[static_cast<size_t>(TensorKind::kGathered)], 3 * block + plain.end);
+  EXPECT_EQ(plan.steady_gathered_bytes, (2 * (plain.num_blocks - 3) * block + 2 * plain.end) / 2);
+}
+
+// While gate and up are multiplied with, both are there in bfloat16 and in the float32 that it is rounded from.
+TEST(MemoryPlan, ExpandedWeightsCountAmongTheActivations) {
+  Workload w = workload("8b", c10::kCPU, /*micro_batch=*/1);
+  const Layout layout{1, 1, 2, 0, kRecomputeBlock};
+  const auto activations = [&] { return plan_memory(w, layout).bytes[static_cast<size_t>(TensorKind::kActivations)]; };
+  const int64_t before = activations();
+  w.base_format = BaseFormat::kNf4;
+  EXPECT_EQ(activations() - before, 2 * w.model.intermediate_size * w.model.hidden_size * (2 + 4));
+}
+
+TEST(MemoryPlan, Nf4IsRefusedWhereItIsNotBuilt) {
+  RunConfig config;
+  config.model.base_dtype = ModelSection::BaseDtype::kNf4;
+  EXPECT_ERROR(workload_of(config, nullptr, named_shape("8b", std::nullopt), c10::kCUDA), ConfigError,
+               "model.base_dtype: nf4", "parallel.device");
 }
 
 TEST(MemoryPlan, OnlyDevicesOffload) {

@@ -1,0 +1,107 @@
+"""A base in 4 bits against PEFT over the weights that bitsandbytes makes of the same ones."""
+
+import pytest
+import torch
+import transformers
+from bitsandbytes import functional
+from safetensors.torch import load_file
+
+from comparison import TOLERANCE, assert_same, run_ours
+from tiny_models import load_peft, make_adapter, make_model, make_samples, train_peft
+
+SEED = 20261126
+STEPS = 20
+LEARNING_RATE = 1e-3
+
+
+def quantised(weight):
+    """`weight` through bitsandbytes' NF4 and back, in float32.
+
+    Its operations one by one, because on CPUs quantize_4bit takes a float32 mean of the maxima, which depends on the
+    number of threads, and finds their codes in a coarse table of places; in float64 it takes the nearest code, as its
+    CUDA kernel does. Flat, because on CPUs dequantize_4bit begins a block with each row.
+    """
+    codes, state = functional.quantize_4bit(weight.float().flatten(), blocksize=64, quant_type="nf4")
+    offset = state.absmax.double().mean().float()
+    table = functional.create_dynamic_map()
+    maxima, scales = torch.ops.bitsandbytes.quantize_blockwise((state.absmax - offset).double(), table, 256)
+    state.absmax = functional.dequantize_blockwise(maxima, absmax=scales, code=table, blocksize=256) + offset
+    return functional.dequantize_4bit(codes, state).view_as(weight)
+
+
+def linear_weights(model):
+    """Of the blocks: not the head."""
+    return {n: p for n, p in model.named_parameters() if ".layers." in n and n.endswith("_proj.weight")}
+
+
+@pytest.fixture(scope="module", params=["llama", "llama_bias", "qwen3"])
+def case(request, tmp_path_factory):
+    print(f"seed {SEED}")
+    directory = tmp_path_factory.mktemp(request.param)
+    model = make_model(directory / "model", request.param, SEED)
+    adapter = make_adapter(directory / "adapter", model, SEED + 1)
+    base = transformers.AutoModelForCausalLM.from_pretrained(model)
+    with torch.no_grad():
+        for weight in linear_weights(base).values():
+            weight.copy_(quantised(weight))
+    base.save_pretrained(directory / "quantised")
+    return directory, model, adapter, make_samples(6, 320, SEED + 2)
+
+
+def ours(case, **options):
+    return run_ours(*case, steps=STEPS, learning_rate=LEARNING_RATE, base_dtype="nf4", **options)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_same_as_peft_over_what_bitsandbytes_makes(case, dtype):
+    directory, _, adapter_dir, samples = case
+    peft = load_peft(directory / "quantised", adapter_dir, getattr(torch, dtype))
+    theirs = train_peft(peft, samples, STEPS, LEARNING_RATE)
+    initial = load_file(adapter_dir / "adapter_model.safetensors")
+    assert_same(ours(case, dtype=dtype), theirs, initial, TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_every_bit_is_bitsandbytes(tmp_path, stored):
+    """Shapes of part spans, and of several: 264 x 352 numbers are 5.7 of 16,384."""
+    torch.manual_seed(SEED)
+    config = transformers.LlamaConfig(
+        vocab_size=64, hidden_size=264, intermediate_size=352, num_hidden_layers=2, num_attention_heads=4, head_dim=66
+    )
+    model = transformers.AutoModelForCausalLM.from_config(config)
+    weights = {n: w.detach() for n, w in linear_weights(model).items()}
+    weights["model.layers.0.mlp.up_proj.weight"][:100].zero_()  # blocks without anything
+    weights["model.layers.1.mlp.up_proj.weight"].exponential_()
+    model.to(stored).save_pretrained(tmp_path / "model")
+    adapter = make_adapter(tmp_path / "adapter", tmp_path / "model", SEED)
+    names = list(weights)
+    for ranks in (1, 3):
+        result = run_ours(
+            tmp_path,
+            tmp_path / "model",
+            adapter,
+            make_samples(3, 64, SEED),
+            ranks=ranks,
+            shard_group=ranks,
+            samples_per_batch=1,
+            base_dtype="nf4",
+            weights=names,
+        )
+        for name in names:
+            expected = quantised(weights[name].to(stored)).double()
+            assert torch.equal(result[f"weight.{name}"], expected), (name, ranks)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [dict(policy="recompute_block"), dict(ranks=2, samples_per_batch=1, shard_group=2), dict(ranks=2, shard_group=1)],
+    ids=lambda o: "-".join(f"{k}={v}" for k, v in o.items()),
+)
+def test_layout_does_not_change_the_numbers(case, options):
+    *_, adapter_dir, _ = case
+    plain, other = ours(case, dtype="float64"), ours(case, dtype="float64", **options)
+    initial = load_file(adapter_dir / "adapter_model.safetensors")
+    alone = options.get("ranks", 1) == 1
+    if not alone:  # the embedding's gradient is of one batch of one rank
+        other["dembedding"] = plain["dembedding"]
+    assert_same(other, plain, initial, TOLERANCE["float64"], with_logits=alone)
