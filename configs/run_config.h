@@ -29,7 +29,7 @@ struct RunSection {
 
 struct ModelSection {
   enum class Dtype { kAuto, kFloat32, kBFloat16, kFloat64 };
-  enum class BaseDtype { kSame, kNf4 };
+  enum class BaseDtype { kSame, kNf4, kFloat8 };
   enum class Task { kCausalLm };
   std::filesystem::path path;  // required
   Dtype dtype = Dtype::kAuto;

@@ -145,10 +145,17 @@ Workload workload_of(const RunConfig& config, const ModelFiles* files, const Mod
 }
 
 BaseFormat base_format_of(ModelSection::BaseDtype base_dtype, c10::Device device) {
-  if (base_dtype == ModelSection::BaseDtype::kSame) return BaseFormat::kPlain;
-  RW_CHECK(device.is_cpu(), ConfigError,
-           "model.base_dtype: nf4 is not built for GPUs yet; take same, or cpu for parallel.device");
-  return BaseFormat::kNf4;
+  RW_CHECK(base_dtype == ModelSection::BaseDtype::kSame || device.is_cpu(), ConfigError,
+           "model.base_dtype: {} is not built for GPUs yet; take same, or cpu for parallel.device",
+           base_dtype == ModelSection::BaseDtype::kNf4 ? "nf4" : "float8");
+  switch (base_dtype) {
+    case ModelSection::BaseDtype::kNf4:
+      return BaseFormat::kNf4;
+    case ModelSection::BaseDtype::kFloat8:
+      return BaseFormat::kFloat8;
+    default:
+      return BaseFormat::kPlain;
+  }
 }
 
 LayoutWishes layout_wishes_of(const ParallelSection& section, int world_size, int ranks_per_host) {

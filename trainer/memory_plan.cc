@@ -57,6 +57,16 @@ int64_t adapter_elements(const std::vector<MatchedModule>& adapter) {
 
 bool gathers(const Layout& layout) { return layout.shard_group_size > 1 || layout.cpu_offload; }
 
+// A float32 for each output channel, on every rank.
+int64_t scale_bytes(const Workload& w, const FrozenSpec& spec) {
+  if (w.base_format != BaseFormat::kFloat8) return 0;
+  int64_t channels = 0;
+  for (const auto& unit : spec.units) {
+    for (const auto& matrix : unit.matrices) channels += unit.pool == UnitPool::kBlocks ? matrix.shape[0] : 0;
+  }
+  return channels * 4;
+}
+
 void plan_base(MemoryPlan& plan, const Workload& w) {
   const FrozenSpec spec = Decoder::frozen_spec(w.model);
   const int group = plan.layout.shard_group_size;
@@ -74,7 +84,7 @@ void plan_base(MemoryPlan& plan, const Workload& w) {
     if (!here[u]) pool = std::max(pool, units[u].num_bytes());
   }
   (plan.layout.cpu_offload ? plan.host_bytes : bytes_of(plan, TensorKind::kBaseShard)) = shard;
-  bytes_of(plan, TensorKind::kBaseShard) += replicated_elements(spec) * w.element_bytes;
+  bytes_of(plan, TensorKind::kBaseShard) += replicated_elements(spec) * w.element_bytes + scale_bytes(w, spec);
   bytes_of(plan, TensorKind::kGathered) = plan.resident_bytes + largest[0] + (plan.layout.prefetch + 1) * largest[1];
   const auto count = GatherSchedule::count(spec, plan.layout.prefetch, here);
   for (size_t u = 0; u < units.size(); ++u) {
@@ -85,9 +95,12 @@ void plan_base(MemoryPlan& plan, const Workload& w) {
 }
 
 // The largest weights that are expanded at one time: those of one group of layers; CPUs make 16 bits out of float32.
+// Products in float8 read the codes, but transposed backward, and beside those of their rows.
 int64_t expanded_bytes(const Workload& w) {
   if (w.base_format == BaseFormat::kPlain) return 0;
   const Widths v = widths_of(w.model);
+  if (w.base_format == BaseFormat::kFloat8 && w.device.is_cuda())
+    return (v.c + w.tokens_per_micro_batch) * std::max(v.e, 2 * v.i);
   const int64_t element_bytes = w.element_bytes + (w.element_bytes == 2 && w.device.is_cpu() ? 4 : 0);
   return v.c * std::max(v.e, 2 * v.i) * element_bytes;
 }

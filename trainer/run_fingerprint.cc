@@ -48,7 +48,14 @@ std::string schedule_text(const TrainSection& t) {
 }
 
 std::string base_text(const RunConfig& config, const RunFacts& facts) {
-  return facts.base_weights + (config.model.base_dtype == ModelSection::BaseDtype::kNf4 ? " in nf4" : "");
+  switch (config.model.base_dtype) {
+    case ModelSection::BaseDtype::kNf4:
+      return facts.base_weights + " in nf4";
+    case ModelSection::BaseDtype::kFloat8:
+      return facts.base_weights + " in float8";
+    default:
+      return facts.base_weights;
+  }
 }
 
 }  // namespace

@@ -8,7 +8,7 @@ from comparison import TOLERANCE, assert_same, loss_error, run_ours
 from tiny_models import make_adapter, make_model, make_samples
 
 SEED = 20261126
-COMMON = dict(steps=20, learning_rate=1e-3, base_dtype="nf4", samples_per_batch=1)
+COMMON = dict(steps=20, learning_rate=1e-3, samples_per_batch=1)
 
 
 @pytest.fixture(scope="module")
@@ -43,16 +43,27 @@ def assert_same_weights(here, there, names):
     ids=lambda value: "-".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, dict) else str(value),
 )
 def test_the_same_as_on_cpus(case, names, dtype, ranks, options):
-    here = run_ours(*case, **COMMON, dtype=dtype, weights=names, device="cpu")
-    there = run_ours(*case, **COMMON, dtype=dtype, weights=names, device="cuda", ranks=ranks, **options)
+    here = run_ours(*case, **COMMON, base_dtype="nf4", dtype=dtype, weights=names, device="cpu")
+    there = run_ours(
+        *case, **COMMON, base_dtype="nf4", dtype=dtype, weights=names, device="cuda", ranks=ranks, **options
+    )
     assert_same_weights(here, there, names)
     there["dembedding"] = here["dembedding"] if ranks > 1 else there["dembedding"]  # of one batch of one rank
     initial = load_file(case[2] / "adapter_model.safetensors")
     assert_same(there, here, initial, TOLERANCE[dtype])
 
 
-def test_bfloat16(case, names):
-    here = run_ours(*case, **COMMON, dtype="bfloat16", weights=names, device="cpu")
-    there = run_ours(*case, **COMMON, dtype="bfloat16", weights=names, device="cuda")
+def test_nf4_in_bfloat16(case, names):
+    here = run_ours(*case, **COMMON, base_dtype="nf4", dtype="bfloat16", weights=names, device="cpu")
+    there = run_ours(*case, **COMMON, base_dtype="nf4", dtype="bfloat16", weights=names, device="cuda")
     assert_same_weights(here, there, names)
     assert loss_error(there, here) < TOLERANCE["bfloat16"]["loss"]
+
+
+@pytest.mark.parametrize("ranks, options", [(1, {}), (1, dict(cpu_offload=True)), (2, dict(shard_group=2))])
+def test_float8_holds_the_same_numbers(case, names, ranks, options):
+    """What its products make of them: test_float8.py."""
+    common = COMMON | dict(steps=1, base_dtype="float8", dtype="bfloat16", weights=names)
+    here = run_ours(*case, **common, device="cpu")
+    there = run_ours(*case, **common, device="cuda", ranks=ranks, **options)
+    assert_same_weights(here, there, names)

@@ -29,7 +29,9 @@ ParallelSection::Device device_of(const std::string& name) {
   return name == "cuda" ? ParallelSection::Device::kCuda : ParallelSection::Device::kCpu;
 }
 
-BaseFormat format_of(const std::string& name) { return name == "nf4" ? BaseFormat::kNf4 : BaseFormat::kPlain; }
+BaseFormat format_of(const std::string& name) {
+  return name == "nf4" ? BaseFormat::kNf4 : name == "float8" ? BaseFormat::kFloat8 : BaseFormat::kPlain;
+}
 
 ActivationPolicy policy_of(const std::string& name) {
   return name == "recompute_block" ? ActivationPolicy::kRecomputeBlock

@@ -6,6 +6,7 @@
 
 #include "base/check.h"
 #include "trainer/weights/current_stream.h"
+#include "trainer/weights/float8.h"
 #include "trainer/weights/host_parts.h"
 #include "trainer/weights/nf4.h"
 #include "trainer/weights/tensor_loader.h"
@@ -18,6 +19,7 @@ struct FrozenStore::Unit {
   PlacedUnit placed;
   at::Tensor shard;     // [shard_bytes]
   at::Tensor resident;  // [num_bytes] where the unit stays whole, else undefined
+  at::Tensor scales_R;  // of the rows of all matrices, in float8; else undefined
   Work pending;         // of the resident copy's one gather
 };
 
@@ -52,7 +54,7 @@ FrozenStore::FrozenStore(std::unique_ptr<WeightSource> source, FrozenSpec spec,
     : spec_(std::move(spec)), group_(std::move(shard_group)), options_(options) {
   std::vector<PlacedUnit> placed;
   for (const auto& unit : spec_.units) placed.push_back(place(unit, group_->size(), options_));
-  for (const auto& unit : placed) units_.push_back({unit, {}, {}, {}});
+  for (const auto& unit : placed) units_.push_back({unit, {}, {}, {}, {}});
   load(*source);
   source.reset();
   share();
@@ -102,16 +104,22 @@ void FrozenStore::share() {
                                  : group_->share(std::move(shards));
 }
 
-bool FrozenStore::is_packed(const PlacedUnit& unit) const {
-  return options_.format != BaseFormat::kPlain && unit.pool == UnitPool::kBlocks;
+BaseFormat FrozenStore::format_of(const PlacedUnit& unit) const {
+  return unit.pool == UnitPool::kBlocks ? options_.format : BaseFormat::kPlain;
 }
 
 void FrozenStore::load_unit(WeightSource& source, Unit& unit) {
   unit.shard = empty_bytes(unit.placed.shard_bytes(), options_.device).zero_();
-  if (is_packed(unit.placed)) {
-    load_nf4_unit(source, unit.placed, *group_, unit.shard);
-  } else {
-    load_plain_unit(source, unit.placed, group_->rank(), unit.shard.view(matrix_dtype(options_)));
+  switch (format_of(unit.placed)) {
+    case BaseFormat::kPlain:
+      load_plain_unit(source, unit.placed, group_->rank(), unit.shard.view(matrix_dtype(options_)));
+      break;
+    case BaseFormat::kNf4:
+      load_nf4_unit(source, unit.placed, *group_, unit.shard);
+      break;
+    case BaseFormat::kFloat8:
+      unit.scales_R = load_float8_unit(source, unit.placed, *group_, unit.shard).clone();
+      break;
   }
   if (options_.cpu_offload) unit.shard = pinned_copy(unit.shard);
 }
@@ -173,13 +181,39 @@ void FrozenStore::wait_for(Work& work) {
   if (observer_ != nullptr) observer_->wait_ends();
 }
 
-at::Tensor FrozenStore::weight(const WeightHandle& handle) {
+// From its first element on, to the end of its last span.
+at::Tensor FrozenStore::spans_of(const WeightHandle& handle) {
   const PlacedUnit& placed = units_[static_cast<size_t>(handle.unit)].placed;
   const int64_t count = handle.shape[0] * handle.shape[1], of_span = placed.format.elements;
   const int64_t whole_spans = (count + of_span - 1) / of_span * of_span;
-  const at::Tensor bytes = whole(handle.unit).narrow(0, placed.bytes_of(handle.begin), placed.bytes_of(whole_spans));
-  if (is_packed(placed)) return nf4_expand(bytes, count, options_.dtype).view(handle.shape);
-  return bytes.view(matrix_dtype(options_)).narrow(0, 0, count).view(handle.shape);
+  return whole(handle.unit).narrow(0, placed.bytes_of(handle.begin), placed.bytes_of(whole_spans));
+}
+
+at::Tensor FrozenStore::weight(const WeightHandle& handle) {
+  const int64_t count = handle.shape[0] * handle.shape[1];
+  switch (format_of(units_[static_cast<size_t>(handle.unit)].placed)) {
+    case BaseFormat::kNf4:
+      return nf4_expand(spans_of(handle), count, options_.dtype).view(handle.shape);
+    case BaseFormat::kFloat8: {
+      const auto [codes_OI, scales_O] = float8_weight(handle);
+      return float8_expand(codes_OI, scales_O, options_.dtype);
+    }
+    default:
+      return spans_of(handle).view(matrix_dtype(options_)).narrow(0, 0, count).view(handle.shape);
+  }
+}
+
+Float8Weight FrozenStore::float8_weight(const WeightHandle& handle) {
+  const Unit& unit = units_[static_cast<size_t>(handle.unit)];
+  RW_CHECK(unit.scales_R.defined(), Error, "{} is not in float8", unit.placed.name);
+  int64_t first_row = 0;
+  for (const auto& matrix : unit.placed.matrices) first_row += matrix.begin < handle.begin ? matrix.shape[0] : 0;
+  const int64_t count = handle.shape[0] * handle.shape[1];
+  return {spans_of(handle).narrow(0, 0, count).view(handle.shape), unit.scales_R.narrow(0, first_row, handle.shape[0])};
+}
+
+bool FrozenStore::multiplies_float8() const noexcept {
+  return options_.format == BaseFormat::kFloat8 && options_.device.is_cuda();
 }
 
 const at::Tensor& FrozenStore::replicated(std::string_view name) const {

@@ -5,6 +5,7 @@
 // order (touching may gather).
 #pragma once
 
+#include <ATen/core/Tensor.h>
 #include <c10/core/Device.h>
 #include <c10/core/ScalarType.h>
 
@@ -22,10 +23,6 @@
 #include "trainer/weights/unit_layout.h"
 #include "trainer/weights/weight_source.h"
 
-namespace at {
-class Tensor;
-}
-
 namespace rankwise {
 
 // Where a matrix lies; cheap to copy, valid as long as the store. What a layer keeps instead of the weight.
@@ -33,6 +30,12 @@ struct WeightHandle {
   int unit = -1;
   int64_t begin = 0;
   std::vector<int64_t> shape;  // [out, in]
+};
+
+// A matrix as products in float8 read it.
+struct Float8Weight {
+  at::Tensor codes_OI;  // bytes
+  at::Tensor scales_O;  // float32
 };
 
 struct FrozenStoreOptions {
@@ -64,6 +67,10 @@ class FrozenStore {
   void travel(Direction direction);  // of the touches that follow
   // A view, good until another unit of its pool is touched; of a packed unit a copy, expanded for this call.
   at::Tensor weight(const WeightHandle& handle);
+  // The same in float8, as it was gathered: a view. Of a float8 base alone.
+  Float8Weight float8_weight(const WeightHandle& handle);
+  // Whether products read float8_weight and not weight: of a float8 base on a CUDA device.
+  bool multiplies_float8() const noexcept;
   const at::Tensor& replicated(std::string_view name) const;  // a norm weight or bias
 
   // 64-bit hash over the 4 KiB leaves of all tensors as stored in the files, summed mod 2^64 over the shard group: the
@@ -82,7 +89,8 @@ class FrozenStore {
   struct Pool;
   void load(WeightSource& source);
   void share();
-  bool is_packed(const PlacedUnit& unit) const;
+  BaseFormat format_of(const PlacedUnit& unit) const;
+  at::Tensor spans_of(const WeightHandle& handle);
   void load_unit(WeightSource& source, Unit& unit);
   void load_replicated(WeightSource& source);
   void wait_for(Work& work);

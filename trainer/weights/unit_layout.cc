@@ -15,8 +15,8 @@ int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1
 static_assert(kNf4SpanElements % kLeafElements == 0);
 
 SpanFormat span_format(BaseFormat format, UnitPool pool, int64_t element_bytes) {
-  const bool packed = format == BaseFormat::kNf4 && pool == UnitPool::kBlocks;
-  return packed ? SpanFormat{kNf4SpanElements, sizeof(Nf4Span)} : plain_format(element_bytes);
+  if (pool == UnitPool::kEnds || format == BaseFormat::kPlain) return plain_format(element_bytes);
+  return format == BaseFormat::kNf4 ? SpanFormat{kNf4SpanElements, sizeof(Nf4Span)} : plain_format(1);
 }
 
 PlacedUnit place_unit(const UnitSpec& unit, int shard_group_size, const SpanFormat& format) {

@@ -67,7 +67,7 @@ struct PlacedUnit {
 };
 
 // What the matrices of blocks are stored and gathered as. Embedding and head are always plain.
-enum class BaseFormat { kPlain, kNf4 };
+enum class BaseFormat { kPlain, kNf4, kFloat8 };
 
 // element_bytes: of what is plain.
 SpanFormat span_format(BaseFormat format, UnitPool pool, int64_t element_bytes);

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "trainer/kernels/nf4.h"
+#include "trainer/weights/float8.h"
 #include "trainer/weights/nf4.h"
 #include "trainer/weights/tensor_memory.h"
 
@@ -33,14 +34,19 @@ void require_all(const WeightSource& source, const PlacedUnit& unit) {
   for (const auto& matrix : unit.matrices) source.require(matrix.name, matrix.shape);
 }
 
+at::Tensor load_values(WeightSource& source, const PlacedUnit& unit, const Part& part, const at::Tensor& shard) {
+  const at::Tensor values = at::empty({part.count}, shard.options().dtype(at::kFloat));
+  source.load(unit.matrices[part.matrix].name, part.begin, values, true);
+  return values;
+}
+
 struct Nf4Part {
   size_t matrix;
   at::Tensor spans_SB, maxima;
 };
 
 Nf4Part load_codes(WeightSource& source, const PlacedUnit& unit, const Part& part, const at::Tensor& shard) {
-  const at::Tensor values = at::empty({part.count}, shard.options().dtype(at::kFloat));
-  source.load(unit.matrices[part.matrix].name, part.begin, values, true);
+  const at::Tensor values = load_values(source, unit, part, shard);
   const int64_t spans = (part.count + unit.format.elements - 1) / unit.format.elements;
   const at::Tensor spans_SB = shard.view({-1, unit.format.bytes}).narrow(0, part.place / unit.format.elements, spans);
   return {part.matrix, spans_SB, nf4_pack_codes(values, spans_SB)};
@@ -72,6 +78,29 @@ void load_nf4_unit(WeightSource& source, const PlacedUnit& unit, Communicator& g
     const at::Tensor mean = sums_M[static_cast<int64_t>(matrix)].div(static_cast<double>(num_blocks));
     nf4_pack_maxima(maxima, mean.to(at::kFloat), spans_SB);
   }
+}
+
+// Matrix by matrix, all ranks each of them, as a rank's values are held until the ranks know the largest.
+at::Tensor load_float8_unit(WeightSource& source, const PlacedUnit& unit, Communicator& group,
+                            const at::Tensor& shard) {
+  const TensorScope scope(TensorKind::kActivations);
+  require_all(source, unit);
+  std::vector<Part> parts(unit.matrices.size());  // empty where this rank has none
+  for (const auto& part : parts_of(unit, group.rank())) parts[part.matrix] = part;
+  std::vector<at::Tensor> scales;
+  for (size_t m = 0; m < parts.size(); ++m) {
+    const auto& shape = unit.matrices[m].shape;
+    at::Tensor maxima_O = at::zeros({shape[0]}, shard.options().dtype(at::kFloat));
+    MatrixPart values{{}, parts[m].begin, shape[0], shape[1]};
+    if (parts[m].count > 0) {
+      values.values = load_values(source, unit, parts[m], shard);
+      maxima_O = float8_row_maxima(values);
+    }
+    group.all_reduce(maxima_O, Reduce::kMax).wait();
+    if (parts[m].count > 0) shard.narrow(0, parts[m].place, parts[m].count).copy_(float8_codes(values, maxima_O));
+    scales.push_back(float8_scales(maxima_O));
+  }
+  return at::cat(scales);
 }
 
 }  // namespace rankwise

@@ -172,13 +172,34 @@ TEST(MemoryPlan, ExpandedWeightsCountAmongTheActivations) {
   const int64_t before = activations();
   w.base_format = BaseFormat::kNf4;
   EXPECT_EQ(activations() - before, 2 * w.model.intermediate_size * w.model.hidden_size * (2 + 4));
+  w = workload("8b", c10::kCUDA);
+  const int64_t on_gpus = activations();
+  w.base_format = BaseFormat::kNf4;
+  EXPECT_EQ(activations() - on_gpus, 2 * w.model.intermediate_size * w.model.hidden_size * 2);
 }
 
-TEST(MemoryPlan, Nf4IsRefusedWhereItIsNotBuilt) {
+// A byte an element, and a float32 for each output channel on every rank.
+TEST(MemoryPlan, Float8HoldsAndGathersTheBlocksInBytes) {
+  Workload w = workload("8b", c10::kCPU, /*micro_batch=*/1);
+  const UnitBytes plain{w.model};
+  const Layout layout{2, 2, 2, 0, kRecomputeBlock};
+  const MemoryPlan same = plan_memory(w, layout);
+  w.base_format = BaseFormat::kFloat8;
+  const MemoryPlan plan = plan_memory(w, layout);
+  const auto shard = static_cast<size_t>(TensorKind::kBaseShard), ring = static_cast<size_t>(TensorKind::kGathered);
+  const int64_t channels = 2 * 4096 + 2 * 1024 + 2 * 14'336 + 4096;
+  EXPECT_EQ(same.bytes[shard] - plan.bytes[shard], plain.num_blocks * (plain.block / 2 / 2 - channels * 4));
+  EXPECT_EQ(plan.bytes[ring], 3 * plain.block / 2 + plain.end);
+}
+
+TEST(MemoryPlan, APackedBaseIsRefusedWhereItIsNotBuilt) {
   RunConfig config;
   config.model.base_dtype = ModelSection::BaseDtype::kNf4;
   EXPECT_ERROR(workload_of(config, nullptr, named_shape("8b", std::nullopt), c10::kCUDA), ConfigError,
                "model.base_dtype: nf4", "parallel.device");
+  config.model.base_dtype = ModelSection::BaseDtype::kFloat8;
+  EXPECT_ERROR(workload_of(config, nullptr, named_shape("8b", std::nullopt), c10::kCUDA), ConfigError,
+               "model.base_dtype: float8", "parallel.device");
 }
 
 TEST(MemoryPlan, OnlyDevicesOffload) {

@@ -46,6 +46,7 @@ TEST(RunFingerprint, EachThingThatDecidesTheNumbersIsAFieldThatMustMatch) {
   const Change changes[] = {
       {"base_weights", [](Changed& run) { run.facts.base_weights = "b1"; }},
       {"base_weights", [](Changed& run) { run.config.model.base_dtype = ModelSection::BaseDtype::kNf4; }},
+      {"base_weights", [](Changed& run) { run.config.model.base_dtype = ModelSection::BaseDtype::kFloat8; }},
       {"dtype", [](Changed& run) { run.facts.compute_dtype = "Double"; }},
       {"lora_r", [](Changed& run) { run.config.lora.r = 16; }},
       {"lora_alpha", [](Changed& run) { run.config.lora.lora_alpha = 16; }},

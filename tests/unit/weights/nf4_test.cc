@@ -1,4 +1,4 @@
-// The codec against its definition, written out number by number. tests/parity/test_nf4_parity.py has bitsandbytes.
+// The codec against its definition, written out number by number. tests/parity/test_packed_parity.py has bitsandbytes.
 #include "trainer/weights/nf4.h"
 
 #include <gtest/gtest.h>

@@ -1,12 +1,12 @@
-"""A base in 4 bits against PEFT over the weights that bitsandbytes makes of the same ones."""
+"""A packed base against PEFT over the weights that come back from it: NF4 as bitsandbytes makes it, float8 as torch."""
 
 import pytest
 import torch
 import transformers
-from bitsandbytes import functional
 from safetensors.torch import load_file
 
 from comparison import TOLERANCE, assert_same, run_ours
+from packed_formats import FORMATS, linear_weights, save_packed
 from tiny_models import load_peft, make_adapter, make_model, make_samples, train_peft
 
 SEED = 20261126
@@ -14,55 +14,37 @@ STEPS = 20
 LEARNING_RATE = 1e-3
 
 
-def quantised(weight):
-    """`weight` through bitsandbytes' NF4 and back, in float32.
-
-    Its operations one by one, because on CPUs quantize_4bit takes a float32 mean of the maxima, which depends on the
-    number of threads, and finds their codes in a coarse table of places; in float64 it takes the nearest code, as its
-    CUDA kernel does. Flat, because on CPUs dequantize_4bit begins a block with each row.
-    """
-    codes, state = functional.quantize_4bit(weight.float().flatten(), blocksize=64, quant_type="nf4")
-    offset = state.absmax.double().mean().float()
-    table = functional.create_dynamic_map()
-    maxima, scales = torch.ops.bitsandbytes.quantize_blockwise((state.absmax - offset).double(), table, 256)
-    state.absmax = functional.dequantize_blockwise(maxima, absmax=scales, code=table, blocksize=256) + offset
-    return functional.dequantize_4bit(codes, state).view_as(weight)
-
-
-def linear_weights(model):
-    """Of the blocks: not the head."""
-    return {n: p for n, p in model.named_parameters() if ".layers." in n and n.endswith("_proj.weight")}
-
-
-@pytest.fixture(scope="module", params=["llama", "llama_bias", "qwen3"])
+@pytest.fixture(
+    scope="module", params=[(f, d) for d in FORMATS for f in ("llama", "llama_bias", "qwen3")], ids="-".join
+)
 def case(request, tmp_path_factory):
     print(f"seed {SEED}")
-    directory = tmp_path_factory.mktemp(request.param)
-    model = make_model(directory / "model", request.param, SEED)
+    family, base_dtype = request.param
+    directory = tmp_path_factory.mktemp(family)
+    model = make_model(directory / "model", family, SEED)
     adapter = make_adapter(directory / "adapter", model, SEED + 1)
     base = transformers.AutoModelForCausalLM.from_pretrained(model)
-    with torch.no_grad():
-        for weight in linear_weights(base).values():
-            weight.copy_(quantised(weight))
-    base.save_pretrained(directory / "quantised")
-    return directory, model, adapter, make_samples(6, 320, SEED + 2)
+    save_packed(directory / "quantised", base, base_dtype)
+    return (directory, model, adapter, make_samples(6, 320, SEED + 2)), base_dtype
 
 
 def ours(case, **options):
-    return run_ours(*case, steps=STEPS, learning_rate=LEARNING_RATE, base_dtype="nf4", **options)
+    files, base_dtype = case
+    return run_ours(*files, steps=STEPS, learning_rate=LEARNING_RATE, base_dtype=base_dtype, **options)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_same_as_peft_over_what_bitsandbytes_makes(case, dtype):
-    directory, _, adapter_dir, samples = case
+def test_same_as_peft_over_what_comes_back(case, dtype):
+    directory, _, adapter_dir, samples = case[0]
     peft = load_peft(directory / "quantised", adapter_dir, getattr(torch, dtype))
     theirs = train_peft(peft, samples, STEPS, LEARNING_RATE)
     initial = load_file(adapter_dir / "adapter_model.safetensors")
     assert_same(ours(case, dtype=dtype), theirs, initial, TOLERANCE[dtype])
 
 
+@pytest.mark.parametrize("base_dtype", FORMATS)
 @pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16, torch.float16], ids=str)
-def test_every_bit_is_bitsandbytes(tmp_path, stored):
+def test_every_bit_of_a_weight(tmp_path, stored, base_dtype):
     """Shapes of part spans, and of several: 264 x 352 numbers are 5.7 of 16,384."""
     torch.manual_seed(SEED)
     config = transformers.LlamaConfig(
@@ -84,11 +66,11 @@ def test_every_bit_is_bitsandbytes(tmp_path, stored):
             ranks=ranks,
             shard_group=ranks,
             samples_per_batch=1,
-            base_dtype="nf4",
+            base_dtype=base_dtype,
             weights=names,
         )
         for name in names:
-            expected = quantised(weights[name].to(stored)).double()
+            expected = FORMATS[base_dtype](weights[name].to(stored)).double()
             assert torch.equal(result[f"weight.{name}"], expected), (name, ranks)
 
 
@@ -98,7 +80,7 @@ def test_every_bit_is_bitsandbytes(tmp_path, stored):
     ids=lambda o: "-".join(f"{k}={v}" for k, v in o.items()),
 )
 def test_layout_does_not_change_the_numbers(case, options):
-    *_, adapter_dir, _ = case
+    *_, adapter_dir, _ = case[0]
     plain, other = ours(case, dtype="float64"), ours(case, dtype="float64", **options)
     initial = load_file(adapter_dir / "adapter_model.safetensors")
     alone = options.get("ranks", 1) == 1
