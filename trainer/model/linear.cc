@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include "base/check.h"
+#include "trainer/model/float8.h"
 #include "trainer/model/products.h"
 
 namespace rankwise {
@@ -72,7 +73,31 @@ at::Tensor LinearGroup::scaled_b() const {
   return all;
 }
 
+at::Tensor LinearGroup::multiply_float8(const at::Tensor& x_NI, const at::Tensor& residual_NO, const at::Tensor& s_NR) {
+  const Float8Rows rows_NI = float8_rows(x_NI);
+  std::vector<at::Tensor> columns;
+  for (const auto& handle : weights_) columns.push_back(float8_product(rows_NI, store_.float8_weight(handle)));
+  at::Tensor y_NO = columns.size() == 1 ? columns.front() : at::cat(columns, 1);
+  if (s_NR.defined()) y_NO.addmm_(s_NR, scaled_b().t());
+  if (residual_NO.defined()) y_NO.add_(residual_NO);
+  if (bias_O_.defined()) y_NO.add_(bias_O_);
+  return y_NO;
+}
+
+at::Tensor LinearGroup::multiply_transposed_float8(const at::Tensor& dy_NO, const at::Tensor& ds_NR) {
+  at::Tensor dx_NI;
+  int64_t begin = 0;
+  for (const auto& handle : weights_) {
+    const at::Tensor part_NI =
+        float8_product_transposed(dy_NO.narrow(1, begin, handle.shape[0]), store_.float8_weight(handle));
+    dx_NI = dx_NI.defined() ? dx_NI.add_(part_NI) : part_NI;
+    begin += handle.shape[0];
+  }
+  return ds_NR.defined() ? dx_NI.addmm_(ds_NR, a_RI_) : dx_NI;
+}
+
 at::Tensor LinearGroup::multiply(const at::Tensor& x_NI, const at::Tensor& residual_NO, const at::Tensor& s_NR) {
+  if (store_.multiplies_float8()) return multiply_float8(x_NI, residual_NO, s_NR);
   const at::Tensor& start = residual_NO.defined() ? residual_NO : bias_O_;
   const at::Tensor b_OR = s_NR.defined() ? scaled_b() : at::Tensor();
   at::Tensor y_NO = at::empty({x_NI.size(0), out_features_}, x_NI.options());
@@ -89,6 +114,7 @@ at::Tensor LinearGroup::multiply(const at::Tensor& x_NI, const at::Tensor& resid
 }
 
 at::Tensor LinearGroup::multiply_transposed(const at::Tensor& dy_NO, const at::Tensor& ds_NR) {
+  if (store_.multiplies_float8()) return multiply_transposed_float8(dy_NO, ds_NR);
   std::vector<Product> products;
   int64_t begin = 0;
   for (const auto& handle : weights_) {

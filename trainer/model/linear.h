@@ -69,6 +69,9 @@ class LinearGroup {
   // Both with their low-rank term where S or dS is defined.
   at::Tensor multiply(const at::Tensor& x_NI, const at::Tensor& residual_NO, const at::Tensor& s_NR);
   at::Tensor multiply_transposed(const at::Tensor& dy_NO, const at::Tensor& ds_NR);
+  // The same where products read the base in float8.
+  at::Tensor multiply_float8(const at::Tensor& x_NI, const at::Tensor& residual_NO, const at::Tensor& s_NR);
+  at::Tensor multiply_transposed_float8(const at::Tensor& dy_NO, const at::Tensor& ds_NR);
   at::Tensor scaled_b() const;
   void add_grad_b(const at::Tensor& dy_NO, const at::Tensor& s_NR) const;
 
