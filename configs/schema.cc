@@ -30,14 +30,16 @@ Kind<ModelSection> model_kind() {
                              {"float16"}),
             "What the base model is computed in. `auto`: bfloat16 where the device multiplies it fast (GPUs, CPUs with "
             "AMX or AVX512-BF16), otherwise float32. The adapter is always trained in float32 or better."),
-      field("base_dtype", &S::base_dtype,
-            choice<S::BaseDtype>(
-                {{"same", S::BaseDtype::kSame}, {"nf4", S::BaseDtype::kNf4}, {"float8", S::BaseDtype::kFloat8}}),
-            "What the frozen base is stored and gathered in. `same`: as it is computed in. `nf4`: the linear layers of "
-            "the blocks in 4 bits, as QLoRA and bitsandbytes have them (blocks of 64, scales quantised again), made "
-            "from the files at each start and expanded before each product. `float8`: in e4m3 with a scale for each "
-            "output "
-            "channel, expanded likewise. Embedding, head, norms and biases stay as they are. On CPUs so far."),
+      field(
+          "base_dtype", &S::base_dtype,
+          choice<S::BaseDtype>(
+              {{"same", S::BaseDtype::kSame}, {"nf4", S::BaseDtype::kNf4}, {"float8", S::BaseDtype::kFloat8}}),
+          "What the frozen base is stored and gathered in. `same`: as it is computed in. `nf4`: the linear layers of "
+          "the blocks in 4 bits, as QLoRA and bitsandbytes have them (blocks of 64, scales quantised again), made "
+          "from the files at each start and expanded before each product. `float8`: in e4m3 with a scale for each "
+          "output "
+          "channel; GPUs of compute capability 9.0 multiply in it, in bfloat16, CPUs expand it. Embedding, head, norms "
+          "and biases stay as they are."),
       field("task", &S::task,
             choice<S::Task>({{"causal_lm", S::Task::kCausalLm}}, {"sequence_classification", "seq_cls"}),
             "What is learned. `causal_lm`: predict the next token."),

@@ -138,16 +138,16 @@ Workload workload_of(const RunConfig& config, const ModelFiles* files, const Mod
   workload.device = device;
   workload.element_bytes = static_cast<int64_t>(c10::elementSize(dtype));
   workload.matrix_bytes = static_cast<int64_t>(c10::elementSize(matrix_dtype_of(files, model, dtype, device)));
-  workload.base_format = base_format_of(config.model.base_dtype, device);
+  workload.base_format = base_format_of(config.model.base_dtype);
+  RW_CHECK(workload.base_format != BaseFormat::kFloat8 || device.is_cpu() || dtype == c10::ScalarType::BFloat16,
+           ConfigError, "model.base_dtype: float8 is multiplied in bfloat16 on GPUs; model.dtype: {} does not fit it",
+           dtype == c10::ScalarType::Float ? "float32" : "float64");
   workload.master_bytes = dtype == c10::ScalarType::Double ? 8 : 4;
   workload.tokens_per_micro_batch = config.train.per_device_train_batch_size * config.data.max_length;
   return workload;
 }
 
-BaseFormat base_format_of(ModelSection::BaseDtype base_dtype, c10::Device device) {
-  RW_CHECK(base_dtype == ModelSection::BaseDtype::kSame || device.is_cpu(), ConfigError,
-           "model.base_dtype: {} is not built for GPUs yet; take same, or cpu for parallel.device",
-           base_dtype == ModelSection::BaseDtype::kNf4 ? "nf4" : "float8");
+BaseFormat base_format_of(ModelSection::BaseDtype base_dtype) {
   switch (base_dtype) {
     case ModelSection::BaseDtype::kNf4:
       return BaseFormat::kNf4;

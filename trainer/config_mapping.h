@@ -25,9 +25,9 @@ Schedule schedule_of(const TrainSection& section, int64_t total_steps);
 ResumePolicy resume_policy_of(const CheckpointSection& section);
 // What the run asks of its ranks' memory; files may be null, see matrix_dtype_of. `ranks_per_host` is the shard group
 // of `hybrid` where no other is named.
+// Throws ConfigError for a base_dtype that this device does not multiply in this dtype.
 Workload workload_of(const RunConfig& config, const ModelFiles* files, const ModelConfig& model, c10::Device device);
-// Throws ConfigError for a format that this device does not read yet.
-BaseFormat base_format_of(ModelSection::BaseDtype base_dtype, c10::Device device);
+BaseFormat base_format_of(ModelSection::BaseDtype base_dtype);
 LayoutWishes layout_wishes_of(const ParallelSection& section, int world_size, int ranks_per_host);
 // What `auto` means on this device: bfloat16 on GPUs and where the CPU multiplies it (AMX or AVX512-BF16), else
 // float32.

@@ -88,7 +88,7 @@ void Trainer::load_model() {
   const auto phase = reporter_.phase(fmt::format("loading weights, 1/{} of the base a rank", layout.shard_group_size));
   const FrozenModelOptions options{.dtype = dtype_,
                                    .device = devices_.device(),
-                                   .base_format = base_format_of(config_.model.base_dtype, devices_.device()),
+                                   .base_format = base_format_of(config_.model.base_dtype),
                                    .layout = layout};
   model_ = std::make_unique<FrozenModel>(config_.model.path, std::move(shard_group), options);
   model_->store.observe_waits(&clock_);

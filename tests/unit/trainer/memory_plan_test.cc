@@ -192,14 +192,15 @@ TEST(MemoryPlan, Float8HoldsAndGathersTheBlocksInBytes) {
   EXPECT_EQ(plan.bytes[ring], 3 * plain.block / 2 + plain.end);
 }
 
-TEST(MemoryPlan, APackedBaseIsRefusedWhereItIsNotBuilt) {
+TEST(MemoryPlan, Float8OnGpusIsMultipliedInBfloat16) {
   RunConfig config;
-  config.model.base_dtype = ModelSection::BaseDtype::kNf4;
-  EXPECT_ERROR(workload_of(config, nullptr, named_shape("8b", std::nullopt), c10::kCUDA), ConfigError,
-               "model.base_dtype: nf4", "parallel.device");
   config.model.base_dtype = ModelSection::BaseDtype::kFloat8;
-  EXPECT_ERROR(workload_of(config, nullptr, named_shape("8b", std::nullopt), c10::kCUDA), ConfigError,
-               "model.base_dtype: float8", "parallel.device");
+  config.model.dtype = ModelSection::Dtype::kFloat32;
+  const ModelConfig model = named_shape("8b", std::nullopt);
+  EXPECT_ERROR(workload_of(config, nullptr, model, c10::kCUDA), ConfigError, "model.base_dtype: float8", "float32");
+  EXPECT_NO_THROW(workload_of(config, nullptr, model, c10::kCPU));
+  config.model.dtype = ModelSection::Dtype::kAuto;
+  EXPECT_NO_THROW(workload_of(config, nullptr, model, c10::kCUDA));
 }
 
 TEST(MemoryPlan, OnlyDevicesOffload) {
