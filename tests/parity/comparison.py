@@ -40,6 +40,21 @@ def gradients(result):
     return sorted(key for key in result if key.startswith("grad."))
 
 
+def gradient_errors(result, truth):
+    """Relative distance of the adapter's whole gradient, and of the gradient of the embeddings."""
+    keys = gradients(truth)
+    return relative(flat(result, keys), flat(truth, keys)), relative(result["dembedding"].double(), truth["dembedding"])
+
+
+def assert_as_near(all_errors, what, peer):
+    """Of ((ours, the peer's), each as gradient_errors has them), the means; returns the peer's. what: gradient or dX."""
+    index = ("gradient", "dX").index(what)
+    ours, theirs = (sum(pair[side][index] for pair in all_errors) / len(all_errors) for side in (0, 1))
+    print(f"{what}: mean error {ours:.4f}, {peer} {theirs:.4f}")
+    assert ours < TIMES_PEFTS_OWN_ERROR * theirs
+    return theirs
+
+
 def losses(result):
     return torch.as_tensor(result["losses"], dtype=torch.float64)
 
