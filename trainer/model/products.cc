@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <ATen/record_function.h>
 
+#include <algorithm>
 #include <vector>
 
 #include "base/check.h"
@@ -42,6 +43,15 @@ void sum_with_our_kernel(at::Tensor& out, const at::Tensor& start, std::span<con
   gemm(output, terms);
 }
 
+constexpr int64_t kNarrow = 256;  // low-rank terms are narrower, the sides of a frozen matrix mostly not
+
+// out = start + left right
+void add_product(at::Tensor& out, const at::Tensor& start, const Product& product) {
+  RECORD_FUNCTION(product.left.size(1) < kNarrow ? "rankwise::narrow_product" : "rankwise::wide_product", {});
+  const auto& [left, right] = product;
+  start.defined() ? at::addmm_out(out, start, left, right) : at::mm_out(out, left, right);
+}
+
 }  // namespace
 
 bool sums_mixed_products() noexcept {
@@ -56,9 +66,11 @@ bool fits_cpu_kernels(const at::Tensor& tensor) noexcept {
 void sum_products(at::Tensor out, const at::Tensor& start, std::span<const Product> products) {
   RECORD_FUNCTION("rankwise::sum_products", {});
   if (fits_our_kernel(out)) return sum_with_our_kernel(out, start, products);
-  const auto& [left, right] = products.front();
-  start.defined() ? at::addmm_out(out, start, left, right) : at::mm_out(out, left, right);
-  for (const auto& product : products.subspan(1)) out.addmm_(product.left, product.right);
+  // The narrowest first: what the others read to add to is hidden behind their multiplying.
+  std::vector<Product> ordered(products.begin(), products.end());
+  std::ranges::stable_sort(ordered, {}, [](const Product& product) { return product.left.size(1); });
+  add_product(out, start, ordered.front());
+  for (const auto& product : std::span(ordered).subspan(1)) add_product(out, out, product);
 }
 
 at::Tensor sum_products(const at::Tensor& start, std::span<const Product> products) {
@@ -69,6 +81,7 @@ at::Tensor sum_products(const at::Tensor& start, std::span<const Product> produc
 }
 
 at::Tensor narrow_product(const at::Tensor& left, const at::Tensor& right) {
+  RECORD_FUNCTION("rankwise::narrow_product", {});
   return left.is_cpu() ? right.t().mm(left.t()).t().contiguous() : left.mm(right);
 }
 
