@@ -7,6 +7,7 @@
 #include <iterator>
 
 #include "trainer/model/decoder.h"
+#include "trainer/model/gpu_low_rank.h"
 #include "trainer/model/loss.h"
 #include "trainer/weights/gather_schedule.h"
 
@@ -39,6 +40,19 @@ Ranks ranks_of_first_layer(const std::vector<MatchedModule>& adapter) {
     total += module.r;
   }
   return ranks;
+}
+
+bool shares_passes_of(const Workload& w) {
+  std::array<int64_t, 3> ranks{};
+  constexpr std::array<const char*, 3> kNames = {"gate_proj", "up_proj", "down_proj"};
+  for (const auto& module : w.adapter) {
+    if (module.name.find("layers.0.") == std::string::npos) continue;
+    for (size_t k = 0; k < ranks.size(); ++k) {
+      if (module.name.ends_with(kNames[k])) ranks[k] = module.r;
+    }
+  }
+  const auto dtype = w.element_bytes == 2 ? c10::ScalarType::BFloat16 : c10::ScalarType::Float;
+  return shares_passes(ranks, w.model.intermediate_size, dtype, w.device);
 }
 
 int64_t& bytes_of(MemoryPlan& plan, TensorKind kind) { return plan.bytes[static_cast<size_t>(kind)]; }
@@ -119,7 +133,12 @@ int64_t activation_peak(const MemoryPlan& plan, const Workload& w) {
   const int64_t again = recomputes ? saved_bytes_of_block(w, ActivationPolicy::kSave, tokens) -
                                          saved_bytes_of_block(w, plan.layout.activations, tokens)
                                    : 0;
-  const int64_t mlp_backward = again + row * (2 * v.i + 4 * v.c) + expanded_bytes(w);
+  const int64_t expanded = expanded_bytes(w);
+  // One of the MLP's two wide gradients beside a pass's own, or gate's and up's weights; composed: all at one time.
+  const int64_t widest = shares_passes_of(w)
+                             ? std::max(row * v.i + std::max(shared_pass_bytes(tokens, v.i), expanded / 2), expanded)
+                             : row * 2 * v.i + expanded;
+  const int64_t mlp_backward = again + row * 4 * v.c + widest;
   return plan.saved_activation_bytes + std::max(head, mlp_backward);
 }
 

@@ -118,9 +118,19 @@ void Trainer::make_adapter() {
   });
   reporter_.note(match_table(adapter_->modules()));
   reporter_.note(trainable_report(adapter_->modules(), count_parameters(model_->config)));
+  note_composed();
   const TensorScope scope(TensorKind::kOptimizer);
   adamw_ = std::make_unique<AdamW>(adapter_->masters(), adamw_options_of(config_.train));
   step_ = std::make_unique<TrainStep>(model_->decoder, *adapter_, *adamw_, *reduction_, config_.train.max_grad_norm);
+}
+
+void Trainer::note_composed() {
+  const int64_t composed = model_->decoder.num_composed();
+  if (!devices_.device().is_cuda() || composed == 0) return;
+  reporter_.note(
+      fmt::format("{} of {} blocks are computed without fused low-rank terms, which is slower: those want model.dtype "
+                  "bfloat16 and LoRA of one rank, 8 or 16, on gate_proj, up_proj and down_proj",
+                  composed, model_->config.num_hidden_layers));
 }
 
 void Trainer::resume() {

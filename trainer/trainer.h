@@ -51,6 +51,7 @@ class Trainer {
   void make_plan();
   void load_model();
   void make_adapter();
+  void note_composed();
   void resume();
   void check_position();  // of the checkpoint in this run
   void start_step(int64_t step);

@@ -10,6 +10,7 @@ from tiny_models import DEVICE, FAMILIES, load_peft, make_adapter, make_model, m
 
 SEED = 20261122
 DRAWS = 4  # batches a family: one error alone is a matter of luck
+RANKS = (4, 16)  # by turns: fused kernels have the second
 STEPS = 3
 LEARNING_RATE = 1e-3
 
@@ -23,8 +24,9 @@ def load_peft_bfloat16(model_dir, adapter_dir):
 def errors_of_family(directory, family):
     """(ours, PEFT's) for each draw."""
     model = make_model(directory / "model", family, SEED, dtype=torch.bfloat16)  # both start from the same weights
-    adapter = make_adapter(directory / "adapter", model, SEED + 1)
+    adapters = [make_adapter(directory / f"adapter-{r}", model, SEED + 1, r=r, lora_alpha=2 * r) for r in RANKS]
     for draw in range(DRAWS):
+        adapter = adapters[draw % len(adapters)]
         samples = make_samples(6, 320, SEED + 2 + draw)
         steps = STEPS, LEARNING_RATE
         truth = train_peft(load_peft(model, adapter, torch.float64), samples, *steps)

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
+#include "trainer/model/gpu_low_rank.h"
 #include "trainer/model/mlp.h"
 #include "trainer/model/norm.h"
 
@@ -66,6 +67,10 @@ Block::Block(FrozenStore& store, const ModelConfig& c, int64_t layer)
       down_(store, {part(layer, "mlp.down_proj", c.intermediate_size, c.hidden_size, c.mlp_bias)}),
       unit_(store.find(prefix_ + "self_attn.q_proj.weight").unit) {}
 
+bool Block::shares_passes(c10::ScalarType dtype) const {
+  return rankwise::shares_passes(gate_up_, down_, dtype, store_.device());
+}
+
 const at::Tensor& Block::norm_weight(const char* name) const { return store_.replicated(prefix_ + name); }
 
 void Block::norm_heads(at::Tensor& qkv_NE, BlockSaved* saved) const {
@@ -116,11 +121,19 @@ at::Tensor Block::attention_half(const at::Tensor& x_NC, const BlockContext& con
 at::Tensor Block::mlp_half(const BlockContext& context, BlockSaved& saved, bool with_output) {
   const Normed normed = rms_norm(saved.middle_NC, norm_weight("post_attention_layernorm.weight"), eps_);
   saved.rstd2_N1 = normed.rstd_N1;
-  saved.gate_up_NI2 =
-      gate_up_.forward(normed.normed_NC, {}, Dropout(context, layer_, kGateUpInput).get(), &saved.gate_up_linear);
+  const Dropout gate_up_dropout(context, layer_, kGateUpInput), down_dropout(context, layer_, kDownInput);
+  const auto shared = low_rank_mlp(gate_up_, down_, normed.normed_NC, down_dropout.get());
+  if (!shared) {
+    saved.gate_up_NI2 = gate_up_.forward(normed.normed_NC, {}, gate_up_dropout.get(), &saved.gate_up_linear);
+    if (!with_output) return {};
+    return down_.forward(swiglu(saved.gate_up_NI2), saved.middle_NC, down_dropout.get(), &saved.down_linear);
+  }
+  saved.gate_up_linear.s_NR = gate_up_.low_rank_input(normed.normed_NC, gate_up_dropout.get());
+  saved.gate_up_NI2 = gate_up_.multiply(normed.normed_NC, {}, {});
   if (!with_output) return {};
-  return down_.forward(swiglu(saved.gate_up_NI2), saved.middle_NC, Dropout(context, layer_, kDownInput).get(),
-                       &saved.down_linear);
+  const LowRankSwiglu made = low_rank_swiglu(*shared, saved.gate_up_NI2, saved.gate_up_linear.s_NR);
+  saved.down_linear.s_NR = made.s_down_NR;
+  return down_.multiply(made.h_NI, saved.middle_NC, made.s_down_NR);
 }
 
 at::Tensor Block::forward(const at::Tensor& x_NC, const BlockContext& context, ActivationPolicy policy,
@@ -140,15 +153,28 @@ at::Tensor Block::forward(const at::Tensor& x_NC, const BlockContext& context, A
   return y_NC;
 }
 
-at::Tensor Block::mlp_half_backward(at::Tensor dy_NC, const BlockContext& context, BlockSaved& saved) {
-  const Dropout down_dropout(context, layer_, kDownInput), gate_up_dropout(context, layer_, kGateUpInput);
-  at::Tensor dh_NI = down_.backward(dy_NC, swiglu(saved.gate_up_NI2), down_dropout.get(), saved.down_linear, true);
+// Turns gate_up into its gradient. Returns dS of gate and up where the same pass made it.
+at::Tensor Block::mlp_middle_backward(const at::Tensor& dy_NC, const BlockContext& context, BlockSaved& saved) {
+  const Dropout dropout(context, layer_, kDownInput);
+  const at::Tensor& s_NR = saved.down_linear.s_NR;
+  if (const auto shared = low_rank_mlp(gate_up_, down_, dy_NC, dropout.get())) {
+    const at::Tensor ds_NR = down_.low_rank_gradient(dy_NC, s_NR);
+    const at::Tensor dh_NI = down_.multiply_transposed(dy_NC, {});
+    return low_rank_swiglu_backward(*shared, dh_NI, ds_NR, saved.gate_up_NI2, saved.gate_up_linear.s_NR);
+  }
+  const at::Tensor dh_NI = down_.backward(dy_NC, swiglu(saved.gate_up_NI2), dropout.get(), saved.down_linear, true);
   swiglu_backward(dh_NI, saved.gate_up_NI2);
-  dh_NI.reset();
+  return {};
+}
+
+at::Tensor Block::mlp_half_backward(at::Tensor dy_NC, const BlockContext& context, BlockSaved& saved) {
+  const Dropout dropout(context, layer_, kGateUpInput);
+  const at::Tensor ds_NR = mlp_middle_backward(dy_NC, context, saved);
   const at::Tensor& weight = norm_weight("post_attention_layernorm.weight");
   const at::Tensor normed_NC = rms_norm_apply(saved.middle_NC, saved.rstd2_N1, weight);
   at::Tensor dnormed_NC =
-      gate_up_.backward(saved.gate_up_NI2, normed_NC, gate_up_dropout.get(), saved.gate_up_linear, true);
+      ds_NR.defined() ? gate_up_.backward_from(ds_NR, saved.gate_up_NI2, normed_NC, dropout.get(), true)
+                      : gate_up_.backward(saved.gate_up_NI2, normed_NC, dropout.get(), saved.gate_up_linear, true);
   saved.gate_up_NI2.reset();
   add_rms_norm_backward(dy_NC, std::move(dnormed_NC), saved.middle_NC, saved.rstd2_N1, weight);
   return dy_NC;

@@ -44,7 +44,7 @@ struct BlockSaved {
   at::Tensor middle_NC;  // between the halves
   at::Tensor rstd2_N1;
   LinearSaved gate_up_linear, down_linear;
-  at::Tensor gate_up_NI2;  // [gate | up] before the activation
+  at::Tensor gate_up_NI2;  // [gate | up] before the activation; without low-rank terms where low_rank_mlp() has them
 
   void drop_attention();  // what attention_half makes
   void drop_mlp();        // what mlp_half makes without its output; down_linear stays
@@ -67,11 +67,14 @@ class Block {
 
   std::vector<LinearGroup*> groups() { return {&qkv_, &o_, &gate_up_, &down_}; }
   int unit() const { return unit_; }
+  // Whether the MLP's low-rank terms go through SwiGLU's passes (trainer/model/gpu_low_rank.h).
+  bool shares_passes(c10::ScalarType dtype) const;
 
  private:
   at::Tensor attention_half(const at::Tensor& x_NC, const BlockContext& context, BlockSaved& saved, bool with_output);
   at::Tensor mlp_half(const BlockContext& context, BlockSaved& saved, bool with_output);
   at::Tensor attention_half_backward(at::Tensor dy_NC, const BlockContext& context, BlockSaved& saved, bool need_dx);
+  at::Tensor mlp_middle_backward(const at::Tensor& dy_NC, const BlockContext& context, BlockSaved& saved);
   at::Tensor mlp_half_backward(at::Tensor dy_NC, const BlockContext& context, BlockSaved& saved);
   at::Tensor project_qkv(const at::Tensor& x_NC, const DropoutContext* dropout, BlockSaved* saved);
   void norm_heads(at::Tensor& qkv_NE, BlockSaved* saved) const;

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <numeric>
 
 #include "trainer/model/gpu.h"
@@ -87,6 +88,10 @@ std::vector<LinearGroup*> Decoder::groups() {
     for (auto* group : block.groups()) all.push_back(group);
   }
   return all;
+}
+
+int64_t Decoder::num_composed() const {
+  return std::ranges::count_if(blocks_, [&](const Block& block) { return !block.shares_passes(dtype_); });
 }
 
 at::Tensor Decoder::here(const std::vector<int64_t>& values) const { return upload(values, store_.device()); }

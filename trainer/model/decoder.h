@@ -32,6 +32,7 @@ class Decoder {
   Decoder(const ModelConfig& config, FrozenStore& store, c10::ScalarType dtype, ActivationPolicy policy);
 
   std::vector<LinearGroup*> groups();  // all linear layers, block by block, in the order of the model
+  int64_t num_composed() const;        // of the blocks, those whose MLP's low-rank terms take passes of their own
   void set_policy(ActivationPolicy policy) { policy_ = policy; }
   void check() { store_.check(); }  // CommError if the ranks that hold the base with this one are gone
 

@@ -9,7 +9,7 @@
 namespace rankwise {
 namespace {
 
-constexpr double kThresholds = 4294967296.0;  // of 32 random bits
+uint64_t threshold_of(double p) { return static_cast<uint64_t>(p * 4294967296.0); }  // of 32 random bits
 
 // One a token: what the mask of its row is a function of.
 std::vector<uint64_t> row_keys(const DropoutKey& key, const Batch& batch) {
@@ -25,7 +25,7 @@ std::vector<uint64_t> row_keys(const DropoutKey& key, const Batch& batch) {
 }
 
 void fill(at::Tensor& mask_NC, const std::vector<uint64_t>& keys, double p) {
-  const auto threshold = static_cast<uint64_t>(p * kThresholds);
+  const uint64_t threshold = threshold_of(p);
   const int64_t width = mask_NC.size(1);
   AT_DISPATCH_FLOATING_TYPES_AND(at::kBFloat16, mask_NC.scalar_type(), "dropout_mask", [&] {
     const auto kept = c10::convert<scalar_t>(1.0 / (1.0 - p));
@@ -37,30 +37,34 @@ void fill(at::Tensor& mask_NC, const std::vector<uint64_t>& keys, double p) {
   });
 }
 
-void gpu_fill(at::Tensor& mask_NC, const std::vector<uint64_t>& keys, double p) {
-  const at::Tensor keys_N = upload(std::vector<int64_t>(keys.begin(), keys.end()), mask_NC.device());
+void gpu_fill(at::Tensor& mask_NC, const DropoutRows& rows) {
   launch(gpu_row_kernels().dropout_mask,
          GpuDropoutMask{.type = gpu_type(mask_NC),
-                        .row_keys_N = reinterpret_cast<const uint64_t*>(keys_N.const_data_ptr<int64_t>()),
+                        .row_keys_N = reinterpret_cast<const uint64_t*>(rows.keys_N.const_data_ptr<int64_t>()),
                         .mask_NC = mask_NC.mutable_data_ptr(),
                         .rows = mask_NC.size(0),
                         .columns = mask_NC.size(1),
-                        .threshold = static_cast<uint64_t>(p * kThresholds),
-                        .kept = static_cast<float>(1.0 / (1.0 - p))});
+                        .threshold = rows.threshold,
+                        .kept = rows.kept});
 }
 
 }  // namespace
 
+DropoutRows dropout_rows(const DropoutKey& key, const Batch& batch, double p, at::Device device) {
+  const auto keys = row_keys(key, batch);
+  return {upload(std::vector<int64_t>(keys.begin(), keys.end()), device), threshold_of(p),
+          static_cast<float>(1.0 / (1.0 - p))};
+}
+
 at::Tensor dropout_mask(const DropoutKey& key, const Batch& batch, int64_t width, double p,
                         const at::TensorOptions& options) {
-  const auto keys = row_keys(key, batch);
   at::Tensor mask_NC = at::empty({batch.num_tokens(), width}, options);
   if (fits_gpu_kernels(mask_NC)) {
-    gpu_fill(mask_NC, keys, p);
+    gpu_fill(mask_NC, dropout_rows(key, batch, p, mask_NC.device()));
     return mask_NC;
   }
   at::Tensor here_NC = mask_NC.is_cpu() ? mask_NC : at::empty_like(mask_NC, at::kCPU);
-  fill(here_NC, keys, p);
+  fill(here_NC, row_keys(key, batch), p);
   return here_NC.to(options.device());
 }
 

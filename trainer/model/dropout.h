@@ -22,4 +22,12 @@ struct DropoutKey {
 at::Tensor dropout_mask(const DropoutKey& key, const Batch& batch, int64_t width, double p,
                         const at::TensorOptions& options);
 
+// What a kernel that makes the mask itself starts from: GpuDropoutMask (trainer/kernels/gpu_rows.h) says how.
+struct DropoutRows {
+  at::Tensor keys_N;  // int64 bits of what is unsigned, on the device
+  uint64_t threshold;
+  float kept;
+};
+DropoutRows dropout_rows(const DropoutKey& key, const Batch& batch, double p, at::Device device);
+
 }  // namespace rankwise

@@ -125,39 +125,45 @@ at::Tensor LinearGroup::multiply_transposed(const at::Tensor& dy_NO, const at::T
   return sum_products({}, products);
 }
 
+at::Tensor LinearGroup::low_rank_input(const at::Tensor& x_NI, const DropoutContext* dropout) const {
+  if (!drops(dropout)) return narrow_product(x_NI, a_RI_.t());
+  at::Tensor kept_NI = dropout_mask(dropout->key, *dropout->batch, x_NI.size(1), dropout->p, x_NI.options()).mul_(x_NI);
+  return narrow_product(kept_NI, a_RI_.t());
+}
+
 at::Tensor LinearGroup::forward(const at::Tensor& x_NI, const at::Tensor& residual_NO, const DropoutContext* dropout,
                                 LinearSaved* saved) {
   if (slices_.empty()) return multiply(x_NI, residual_NO, {});
-  const bool drops = dropout != nullptr && dropout->p > 0;
-  const at::Tensor kept_NI =
-      drops ? dropout_mask(dropout->key, *dropout->batch, x_NI.size(1), dropout->p, x_NI.options()).mul_(x_NI) : x_NI;
-  const at::Tensor s_NR = narrow_product(kept_NI, a_RI_.t());
+  const at::Tensor s_NR = low_rank_input(x_NI, dropout);
   if (saved != nullptr) saved->s_NR = s_NR;
   return multiply(x_NI, residual_NO, s_NR);
 }
 
-void LinearGroup::add_grad_b(const at::Tensor& dy_NO, const at::Tensor& s_NR) const {
+at::Tensor LinearGroup::low_rank_gradient(const at::Tensor& dy_NO, const at::Tensor& s_NR) const {
   for (const auto& slice : slices_) {
     const auto& lora = *parts_[slice.part].lora;
     const at::Tensor dy = dy_NO.narrow(1, slice.out_begin, lora.b_OR.size(0));
     const at::Tensor gradient_RO = s_NR.narrow(1, slice.rank_begin, slice.rank).t().mm(dy);
     at::Tensor(lora.grad_b_OR).add_(gradient_RO.t(), lora.scaling);
   }
+  return narrow_product(dy_NO, scaled_b());
 }
 
-at::Tensor LinearGroup::backward(const at::Tensor& dy_NO, const at::Tensor& x_NI, const DropoutContext* dropout,
-                                 const LinearSaved& saved, bool need_dx) {
-  if (slices_.empty()) return need_dx ? multiply_transposed(dy_NO, {}) : at::Tensor();
-  add_grad_b(dy_NO, saved.s_NR);
-  const at::Tensor ds_NR = narrow_product(dy_NO, scaled_b());
-  const bool drops = dropout != nullptr && dropout->p > 0;
-  if (!drops) {
+at::Tensor LinearGroup::backward_from(const at::Tensor& ds_NR, const at::Tensor& dy_NO, const at::Tensor& x_NI,
+                                      const DropoutContext* dropout, bool need_dx) {
+  if (!drops(dropout)) {
     grad_a_RI_.add_(ds_NR.t().mm(x_NI));
     return need_dx ? multiply_transposed(dy_NO, ds_NR) : at::Tensor();
   }
   at::Tensor mask_NI = dropout_mask(dropout->key, *dropout->batch, x_NI.size(1), dropout->p, x_NI.options());
   grad_a_RI_.add_(ds_NR.t().mm(mask_NI.mul(x_NI)));
   return need_dx ? multiply_transposed(dy_NO, {}).addcmul_(mask_NI, ds_NR.mm(a_RI_)) : at::Tensor();
+}
+
+at::Tensor LinearGroup::backward(const at::Tensor& dy_NO, const at::Tensor& x_NI, const DropoutContext* dropout,
+                                 const LinearSaved& saved, bool need_dx) {
+  if (slices_.empty()) return need_dx ? multiply_transposed(dy_NO, {}) : at::Tensor();
+  return backward_from(low_rank_gradient(dy_NO, saved.s_NR), dy_NO, x_NI, dropout, need_dx);
 }
 
 }  // namespace rankwise

@@ -44,6 +44,8 @@ struct DropoutContext {
   double p;
 };
 
+inline bool drops(const DropoutContext* dropout) { return dropout != nullptr && dropout->p > 0; }
+
 // One or several layers over the same input (q, k, v; gate, up): one GEMM where their weights are adjacent, always one
 // for their A's and for the gradients of these.
 class LinearGroup {
@@ -51,6 +53,7 @@ class LinearGroup {
   LinearGroup(FrozenStore& store, std::vector<LinearPart> parts);
 
   std::vector<LinearPart>& parts() { return parts_; }
+  const std::vector<LinearPart>& parts() const { return parts_; }
   int64_t out_features() const { return out_features_; }
   void lora_changed();  // after `lora` of a part was set
 
@@ -61,19 +64,25 @@ class LinearGroup {
   at::Tensor backward(const at::Tensor& dy_NO, const at::Tensor& x_NI, const DropoutContext* dropout,
                       const LinearSaved& saved, bool need_dx);
 
+  // What these two are made of, for a caller who has S or dS from a pass of his own. Both sums with their low-rank term
+  // where S or dS is defined.
+  at::Tensor low_rank_input(const at::Tensor& x_NI, const DropoutContext* dropout) const;  // S
+  at::Tensor multiply(const at::Tensor& x_NI, const at::Tensor& residual_NO, const at::Tensor& s_NR);
+  at::Tensor multiply_transposed(const at::Tensor& dy_NO, const at::Tensor& ds_NR);
+  at::Tensor low_rank_gradient(const at::Tensor& dy_NO, const at::Tensor& s_NR) const;  // dS; adds to B's gradients
+  // The rest of backward.
+  at::Tensor backward_from(const at::Tensor& ds_NR, const at::Tensor& dy_NO, const at::Tensor& x_NI,
+                           const DropoutContext* dropout, bool need_dx);
+
  private:
   struct Slice {  // of one part with a LowRank
     size_t part;
     int64_t out_begin, rank_begin, rank;
   };
-  // Both with their low-rank term where S or dS is defined.
-  at::Tensor multiply(const at::Tensor& x_NI, const at::Tensor& residual_NO, const at::Tensor& s_NR);
-  at::Tensor multiply_transposed(const at::Tensor& dy_NO, const at::Tensor& ds_NR);
   // The same where products read the base in float8.
   at::Tensor multiply_float8(const at::Tensor& x_NI, const at::Tensor& residual_NO, const at::Tensor& s_NR);
   at::Tensor multiply_transposed_float8(const at::Tensor& dy_NO, const at::Tensor& ds_NR);
   at::Tensor scaled_b() const;
-  void add_grad_b(const at::Tensor& dy_NO, const at::Tensor& s_NR) const;
 
   FrozenStore& store_;
   std::vector<LinearPart> parts_;
