@@ -7,7 +7,7 @@
 #include <iterator>
 
 #include "trainer/model/decoder.h"
-#include "trainer/model/gpu_low_rank.h"
+#include "trainer/model/gpu_low_rank_mlp.h"
 #include "trainer/model/loss.h"
 #include "trainer/weights/gather_schedule.h"
 

@@ -1,16 +1,16 @@
-// SwiGLU on a CUDA device where gate, up and down have low-rank pairs: their terms and sums are made in the pass that
-// the wide matrices go through anyway. Compiled into librankwise_cuda.so; the reference is LinearGroup with swiglu()
-// (trainer/model/). bfloat16 alone; tensor cores multiply, in float32 sums whose order depends on the shape and the
-// number of multiprocessors, so that equal calls give equal bits.
-// Pointers are device memory, 16-byte aligned, matrices row-major without gaps.
-// Legend: N rows, I intermediate size, R rank (of each of the three pairs).
+// Low-rank pairs on a CUDA device, each wide matrix read once: around a linear layer, and inside SwiGLU, where gate, up
+// and down have pairs whose terms and sums are made in the pass that the wide matrices go through anyway. Compiled into
+// librankwise_cuda.so; the reference is LinearGroup, with swiglu() (trainer/model/). bfloat16 alone; tensor cores
+// multiply, in float32 sums whose order depends on the shape and the number of multiprocessors, so that equal calls
+// give equal bits. Pointers are device memory, 16-byte aligned, matrices row-major without gaps. Legend: N rows, O
+// outputs, I intermediate size, R rank of a pair.
 #pragma once
 
 #include <cstdint>
 
 namespace rankwise {
 
-inline constexpr int64_t kLowRankWidthStep = 32;  // I is a multiple of it
+inline constexpr int64_t kLowRankWidthStep = 32;  // I and a slice's columns are multiples of it
 
 inline bool fits_low_rank_kernels(int64_t rank) { return rank == 8 || rank == 16; }
 
@@ -62,6 +62,41 @@ struct GpuLowRankSwigluBackward {
   float *grad_b_gate_IR, *grad_b_up_IR, *grad_a_down_RI;
 };
 
+inline constexpr int kLowRankMostSlices = 3;
+
+// One pair of a group of linear layers: some neighbouring columns of the wide matrix, some of S or dS.
+struct GpuLowRankSlice {
+  int64_t begin, columns;
+  int64_t rank_begin, rank;  // rank: at most 16, a multiple of 8
+  const void* right;         // b [columns, R], or a [R, columns]
+  float scaling;
+  float* grad_b_OR;  // of the gradient's call alone
+};
+
+// out = starts[0] + starts[1] + the slices' scaling * s b^T; with right_is_a: + scaling * s a, and all slices have all
+// columns. A start may be null, may be out, and may be one row for all (stride 0).
+struct GpuLowRankAdd {
+  void* out_NO;
+  const void* starts_NO[2];
+  int64_t start_strides[2];  // elements from row to row
+  const void* s_NR;          // of all slices
+  int64_t rows, columns, total_rank;
+  bool right_is_a;
+  int num_slices;
+  GpuLowRankSlice slices[kLowRankMostSlices];
+};
+
+// Of each slice: ds = scaling * dy b, grad b += scaling * dy^T s.
+struct GpuLowRankGradient {
+  const void* dy_NO;
+  const void* s_NR;
+  void* ds_NR;  // written
+  int64_t rows, columns, total_rank;
+  int num_slices;
+  GpuLowRankSlice slices[kLowRankMostSlices];
+  float* scratch;  // of rankwise_low_rank_gradient_scratch_bytes
+};
+
 }  // namespace rankwise
 
 // Each starts its work on `stream` (a cudaStream_t) and returns a cudaError_t, 0 for success.
@@ -70,4 +105,7 @@ int rankwise_low_rank_swiglu(const rankwise::GpuLowRankSwiglu* call, void* strea
 int rankwise_low_rank_swiglu_backward(const rankwise::GpuLowRankSwigluBackward* call, void* stream);
 // For either pass, on the current device.
 int64_t rankwise_low_rank_scratch_bytes(int64_t rows, int64_t width);
+int rankwise_low_rank_add(const rankwise::GpuLowRankAdd* call, void* stream);
+int rankwise_low_rank_gradient(const rankwise::GpuLowRankGradient* call, void* stream);
+int64_t rankwise_low_rank_gradient_scratch_bytes(const rankwise::GpuLowRankGradient* call);
 }

@@ -3,7 +3,7 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
-#include "trainer/model/gpu_low_rank.h"
+#include "trainer/model/gpu_low_rank_mlp.h"
 #include "trainer/model/mlp.h"
 #include "trainer/model/norm.h"
 

@@ -67,7 +67,7 @@ class Block {
 
   std::vector<LinearGroup*> groups() { return {&qkv_, &o_, &gate_up_, &down_}; }
   int unit() const { return unit_; }
-  // Whether the MLP's low-rank terms go through SwiGLU's passes (trainer/model/gpu_low_rank.h).
+  // Whether the MLP's low-rank terms go through SwiGLU's passes (trainer/model/gpu_low_rank_mlp.h).
   bool shares_passes(c10::ScalarType dtype) const;
 
  private:

@@ -1,42 +1,34 @@
-// An MLP with a low-rank pair on each of its matrices, on a CUDA device: SwiGLU and the terms around it in one pass
-// each way (trainer/kernels/gpu_low_rank.h). The composed form of the same is LinearGroup's with swiglu() between.
-// Legend: N tokens, I MLP width, R rank of a pair.
+// The low-rank part of a group of linear layers on a CUDA device, each wide matrix read once
+// (trainer/kernels/gpu_low_rank.h). Composed of narrow products the same is LinearGroup's.
+// Legend: N tokens, I inputs, O outputs, R rank (of all parts together).
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
-#include <array>
-#include <optional>
-
-#include "trainer/model/linear.h"
+#include <cstdint>
+#include <span>
 
 namespace rankwise {
 
-// Whether the passes know such an MLP: pairs of one rank, 8 or 16, and a width in steps of 32. rank 0: no pair.
-bool shares_passes(const std::array<int64_t, 3>& ranks, int64_t width, c10::ScalarType dtype, c10::Device device);
-// Bytes that one of them takes beside its inputs and outputs, at most.
-int64_t shared_pass_bytes(int64_t tokens, int64_t width);
-
-bool shares_passes(const LinearGroup& gate_up, const LinearGroup& down, c10::ScalarType dtype, c10::Device device);
-
-struct LowRankMlp {
-  const LowRank *gate, *up, *down;
-  const DropoutContext* dropout;  // of down's input; may be null
+// One part of a group: its columns of the wide matrix and, where it has a pair, its columns of S.
+struct LowRankSlice {
+  int64_t out_begin, columns;
+  int64_t rank_begin = 0, rank = 0;
+  at::Tensor b_OR = {}, grad_b_OR = {};  // undefined without a pair
+  double scaling = 1.0;
 };
 
-// The pairs of an MLP whose passes are shared, x being its input or a gradient; none: compose.
-std::optional<LowRankMlp> low_rank_mlp(const LinearGroup& gate_up, const LinearGroup& down, const at::Tensor& x,
-                                       const DropoutContext* dropout);
+// Whether the kernels know these: bfloat16 on a CUDA device, at most three parts, ranks of 8 or 16, widths in steps of
+// 32. a: of all parts, [R, I].
+bool fits_low_rank(std::span<const LowRankSlice> slices, const at::Tensor& a_RI);
 
-// gate_up: x W^T without low-rank terms, in both passes. s: x A^T of gate beside up.
-struct LowRankSwiglu {
-  at::Tensor h_NI, s_down_NR;
-};
-LowRankSwiglu low_rank_swiglu(const LowRankMlp& mlp, const at::Tensor& gate_up_NI2, const at::Tensor& s_NR2);
-
-// dh: dy W of down, without its low-rank term; ds_down: its dS. gate_up becomes dgate | dup. Adds to the gradients of
-// gate's and up's B and of down's A; returns dS of gate beside up.
-at::Tensor low_rank_swiglu_backward(const LowRankMlp& mlp, const at::Tensor& dh_NI, const at::Tensor& ds_down_NR,
-                                    at::Tensor& gate_up_NI2, const at::Tensor& s_NR2);
+// out = the starts + each slice's scaling * s b^T. At most two starts: [N, O], out itself, or [O] for every row.
+void low_rank_add(const at::Tensor& out_NO, std::span<const at::Tensor> starts, const at::Tensor& s_NR,
+                  std::span<const LowRankSlice> slices);
+// out = start + ds a. start: undefined (zeros), or out itself.
+void low_rank_add_a(const at::Tensor& out_NI, const at::Tensor& start_NI, const at::Tensor& ds_NR,
+                    const at::Tensor& a_RI);
+// dS of each slice, scaling * dy b; adds scaling * dy^T s to the gradients of B.
+at::Tensor low_rank_gradient(const at::Tensor& dy_NO, const at::Tensor& s_NR, std::span<const LowRankSlice> slices);
 
 }  // namespace rankwise

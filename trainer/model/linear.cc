@@ -21,6 +21,14 @@ at::Tensor join_rows(const std::vector<at::Tensor>& rows) {
   return rows[0].as_strided({total, rows[0].size(1)}, {rows[0].size(1), 1}, rows[0].storage_offset());
 }
 
+std::vector<at::Tensor> defined(std::initializer_list<at::Tensor> tensors) {
+  std::vector<at::Tensor> kept;
+  for (const auto& tensor : tensors) {
+    if (tensor.defined()) kept.push_back(tensor);
+  }
+  return kept;
+}
+
 }  // namespace
 
 LinearGroup::LinearGroup(FrozenStore& store, std::vector<LinearPart> parts) : store_(store), parts_(std::move(parts)) {
@@ -43,32 +51,34 @@ LinearGroup::LinearGroup(FrozenStore& store, std::vector<LinearPart> parts) : st
 
 void LinearGroup::lora_changed() {
   slices_.clear();
-  total_rank_ = 0;
-  int64_t out_begin = 0;
+  int64_t out_begin = 0, rank_begin = 0;
   std::vector<at::Tensor> as, gradients;
-  for (size_t p = 0; p < parts_.size(); ++p) {
-    if (const auto& lora = parts_[p].lora) {
-      slices_.push_back({p, out_begin, total_rank_, lora->a_RI.size(0)});
-      total_rank_ += lora->a_RI.size(0);
-      as.push_back(lora->a_RI);
-      if (lora->grad_a_RI.defined()) gradients.push_back(lora->grad_a_RI);
-    }
-    out_begin += parts_[p].out_features;
+  for (const auto& part : parts_) {
+    LowRankSlice& slice = slices_.emplace_back(LowRankSlice{.out_begin = out_begin, .columns = part.out_features});
+    out_begin += part.out_features;
+    if (!part.lora) continue;
+    slice.rank_begin = rank_begin;
+    slice.rank = part.lora->a_RI.size(0);
+    slice.b_OR = part.lora->b_OR;
+    slice.grad_b_OR = part.lora->grad_b_OR;
+    slice.scaling = part.lora->scaling;
+    rank_begin += slice.rank;
+    as.push_back(part.lora->a_RI);
+    if (part.lora->grad_a_RI.defined()) gradients.push_back(part.lora->grad_a_RI);
   }
   a_RI_ = as.empty() ? at::Tensor() : join_rows(as);
   grad_a_RI_ = gradients.empty() ? at::Tensor() : join_rows(gradients);
+  on_gpu_ = a_RI_.defined() && fits_low_rank(slices_, a_RI_);
 }
 
 // All B's, scaled, as one matrix [O, R]: block-diagonal, so that a part's columns of S meet its own rows alone.
 at::Tensor LinearGroup::scaled_b() const {
-  const auto& first = parts_[slices_.front().part].lora->b_OR;
-  if (slices_.size() == 1 && first.size(0) == out_features_)
-    return first.mul(parts_[slices_.front().part].lora->scaling);
-  at::Tensor all = at::zeros({out_features_, total_rank_}, first.options());
+  if (slices_.size() == 1) return slices_.front().b_OR.mul(slices_.front().scaling);
+  at::Tensor all = at::zeros({out_features_, a_RI_.size(0)}, a_RI_.options());
   for (const auto& slice : slices_) {
-    const auto& lora = *parts_[slice.part].lora;
-    at::Tensor block = all.narrow(0, slice.out_begin, lora.b_OR.size(0)).narrow(1, slice.rank_begin, slice.rank);
-    at::mul_out(block, lora.b_OR, at::scalar_tensor(lora.scaling, block.options()));
+    if (slice.rank == 0) continue;
+    at::Tensor block = all.narrow(0, slice.out_begin, slice.columns).narrow(1, slice.rank_begin, slice.rank);
+    at::mul_out(block, slice.b_OR, at::scalar_tensor(slice.scaling, block.options()));
   }
   return all;
 }
@@ -78,9 +88,13 @@ at::Tensor LinearGroup::multiply_float8(const at::Tensor& x_NI, const at::Tensor
   std::vector<at::Tensor> columns;
   for (const auto& handle : weights_) columns.push_back(float8_product(rows_NI, store_.float8_weight(handle)));
   at::Tensor y_NO = columns.size() == 1 ? columns.front() : at::cat(columns, 1);
+  if (bias_O_.defined()) y_NO.add_(bias_O_);
+  if (s_NR.defined() && on_gpu_) {
+    low_rank_add(y_NO, defined({y_NO, residual_NO}), s_NR, slices_);
+    return y_NO;
+  }
   if (s_NR.defined()) y_NO.addmm_(s_NR, scaled_b().t());
   if (residual_NO.defined()) y_NO.add_(residual_NO);
-  if (bias_O_.defined()) y_NO.add_(bias_O_);
   return y_NO;
 }
 
@@ -93,23 +107,28 @@ at::Tensor LinearGroup::multiply_transposed_float8(const at::Tensor& dy_NO, cons
     dx_NI = dx_NI.defined() ? dx_NI.add_(part_NI) : part_NI;
     begin += handle.shape[0];
   }
-  return ds_NR.defined() ? dx_NI.addmm_(ds_NR, a_RI_) : dx_NI;
+  if (!ds_NR.defined()) return dx_NI;
+  if (!on_gpu_) return dx_NI.addmm_(ds_NR, a_RI_);
+  low_rank_add_a(dx_NI, dx_NI, ds_NR, a_RI_);
+  return dx_NI;
 }
 
 at::Tensor LinearGroup::multiply(const at::Tensor& x_NI, const at::Tensor& residual_NO, const at::Tensor& s_NR) {
   if (store_.multiplies_float8()) return multiply_float8(x_NI, residual_NO, s_NR);
-  const at::Tensor& start = residual_NO.defined() ? residual_NO : bias_O_;
-  const at::Tensor b_OR = s_NR.defined() ? scaled_b() : at::Tensor();
   at::Tensor y_NO = at::empty({x_NI.size(0), out_features_}, x_NI.options());
+  const bool starts_with_term = s_NR.defined() && on_gpu_;
+  if (starts_with_term) low_rank_add(y_NO, defined({residual_NO, bias_O_}), s_NR, slices_);
+  const at::Tensor& start = starts_with_term ? y_NO : residual_NO.defined() ? residual_NO : bias_O_;
+  const at::Tensor b_OR = s_NR.defined() && !starts_with_term ? scaled_b() : at::Tensor();
   int64_t begin = 0;
   for (const auto& handle : weights_) {
     const int64_t columns = handle.shape[0];
     std::vector<Product> products = {{x_NI, store_.weight(handle).t()}};
-    if (s_NR.defined()) products.push_back({s_NR, b_OR.narrow(0, begin, columns).t()});
+    if (b_OR.defined()) products.push_back({s_NR, b_OR.narrow(0, begin, columns).t()});
     sum_products(y_NO.narrow(1, begin, columns), start.defined() ? start.narrow(-1, begin, columns) : start, products);
     begin += columns;
   }
-  if (residual_NO.defined() && bias_O_.defined()) y_NO.add_(bias_O_);
+  if (!starts_with_term && residual_NO.defined() && bias_O_.defined()) y_NO.add_(bias_O_);
   return y_NO;
 }
 
@@ -120,6 +139,12 @@ at::Tensor LinearGroup::multiply_transposed(const at::Tensor& dy_NO, const at::T
   for (const auto& handle : weights_) {
     products.push_back({dy_NO.narrow(1, begin, handle.shape[0]), store_.weight(handle)});
     begin += handle.shape[0];
+  }
+  if (ds_NR.defined() && on_gpu_) {
+    at::Tensor dx_NI = at::empty({dy_NO.size(0), a_RI_.size(1)}, dy_NO.options());
+    low_rank_add_a(dx_NI, {}, ds_NR, a_RI_);
+    sum_products(dx_NI, dx_NI, products);
+    return dx_NI;
   }
   if (ds_NR.defined()) products.push_back({ds_NR, a_RI_});
   return sum_products({}, products);
@@ -133,18 +158,19 @@ at::Tensor LinearGroup::low_rank_input(const at::Tensor& x_NI, const DropoutCont
 
 at::Tensor LinearGroup::forward(const at::Tensor& x_NI, const at::Tensor& residual_NO, const DropoutContext* dropout,
                                 LinearSaved* saved) {
-  if (slices_.empty()) return multiply(x_NI, residual_NO, {});
+  if (!a_RI_.defined()) return multiply(x_NI, residual_NO, {});
   const at::Tensor s_NR = low_rank_input(x_NI, dropout);
   if (saved != nullptr) saved->s_NR = s_NR;
   return multiply(x_NI, residual_NO, s_NR);
 }
 
 at::Tensor LinearGroup::low_rank_gradient(const at::Tensor& dy_NO, const at::Tensor& s_NR) const {
+  if (on_gpu_ && dy_NO.is_contiguous()) return rankwise::low_rank_gradient(dy_NO, s_NR, slices_);
   for (const auto& slice : slices_) {
-    const auto& lora = *parts_[slice.part].lora;
-    const at::Tensor dy = dy_NO.narrow(1, slice.out_begin, lora.b_OR.size(0));
+    if (slice.rank == 0) continue;
+    const at::Tensor dy = dy_NO.narrow(1, slice.out_begin, slice.columns);
     const at::Tensor gradient_RO = s_NR.narrow(1, slice.rank_begin, slice.rank).t().mm(dy);
-    at::Tensor(lora.grad_b_OR).add_(gradient_RO.t(), lora.scaling);
+    at::Tensor(slice.grad_b_OR).add_(gradient_RO.t(), slice.scaling);
   }
   return narrow_product(dy_NO, scaled_b());
 }
@@ -162,7 +188,7 @@ at::Tensor LinearGroup::backward_from(const at::Tensor& ds_NR, const at::Tensor&
 
 at::Tensor LinearGroup::backward(const at::Tensor& dy_NO, const at::Tensor& x_NI, const DropoutContext* dropout,
                                  const LinearSaved& saved, bool need_dx) {
-  if (slices_.empty()) return need_dx ? multiply_transposed(dy_NO, {}) : at::Tensor();
+  if (!a_RI_.defined()) return need_dx ? multiply_transposed(dy_NO, {}) : at::Tensor();
   return backward_from(low_rank_gradient(dy_NO, saved.s_NR), dy_NO, x_NI, dropout, need_dx);
 }
 

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "trainer/model/dropout.h"
+#include "trainer/model/gpu_low_rank.h"
 #include "trainer/weights/frozen_store.h"
 
 namespace rankwise {
@@ -75,10 +76,6 @@ class LinearGroup {
                            const DropoutContext* dropout, bool need_dx);
 
  private:
-  struct Slice {  // of one part with a LowRank
-    size_t part;
-    int64_t out_begin, rank_begin, rank;
-  };
   // The same where products read the base in float8.
   at::Tensor multiply_float8(const at::Tensor& x_NI, const at::Tensor& residual_NO, const at::Tensor& s_NR);
   at::Tensor multiply_transposed_float8(const at::Tensor& dy_NO, const at::Tensor& ds_NR);
@@ -88,10 +85,10 @@ class LinearGroup {
   std::vector<LinearPart> parts_;
   std::vector<WeightHandle> weights_;  // one a part, or a single one over all of them
   at::Tensor bias_O_;                  // undefined where no part has one
-  std::vector<Slice> slices_;
-  at::Tensor a_RI_, grad_a_RI_;  // over the parts' A's, which the adapter lays out adjacent
+  std::vector<LowRankSlice> slices_;   // of each part
+  bool on_gpu_ = false;                // whether trainer/model/gpu_low_rank.h has them
+  at::Tensor a_RI_, grad_a_RI_;        // over the parts' A's, which the adapter lays out adjacent
   int64_t out_features_ = 0;
-  int64_t total_rank_ = 0;
 };
 
 }  // namespace rankwise

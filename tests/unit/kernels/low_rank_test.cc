@@ -1,154 +1,156 @@
-// On a GPU: SwiGLU that makes its low-rank terms and their gradients itself, beside tensor expressions in float64.
-#include "trainer/kernels/gpu_low_rank.h"
+// On a GPU: low-rank terms of linear layers and their gradients beside tensor expressions in float64.
+#include "trainer/model/gpu_low_rank.h"
 
 #include <gtest/gtest.h>
 
 #include "tests/support/gpu_test.h"
 #include "tests/support/tolerance.h"
-#include "trainer/model/gpu_low_rank.h"
 
 namespace rankwise::testing {
 namespace {
 
-struct Shape {
-  int64_t rows, width, rank;
-  double dropout;
+at::Tensor drawn(at::IntArrayRef shape, at::ScalarType dtype = at::kBFloat16) {
+  return at::randn(shape, at::TensorOptions().device(at::kCUDA)).to(dtype);
+}
+
+struct Part {
+  int64_t columns, rank;  // rank 0: without a pair
 };
-const Shape kShapes[] = {{1, 32, 8, 0},       {16, 256, 16, 0},     {37, 288, 16, 0.3},  {300, 1536, 8, 0.1},
-                         {1000, 4864, 16, 0}, {5003, 96, 16, 0.05}, {2100, 14336, 16, 0}};
-constexpr double kGateScaling = 2.0, kUpScaling = 0.5;
 
-at::Tensor drawn(at::IntArrayRef shape, double deviation) {
-  return at::randn(shape, at::TensorOptions().device(at::kCUDA)).mul_(deviation).to(at::kBFloat16);
+struct Shape {
+  int64_t rows, inputs;
+  std::vector<Part> parts;
+};
+const std::vector<Shape> kShapes = {{1, 32, {{32, 8}}},
+                                    {37, 576, {{576, 16}, {192, 16}, {192, 16}}},
+                                    {300, 96, {{288, 8}, {64, 0}, {64, 8}}},
+                                    {2051, 1024, {{4096, 16}, {1024, 8}, {1024, 16}}},
+                                    {16, 4096, {{256, 0}, {512, 8}}}};
+
+std::string describe(const Shape& shape) {
+  std::string text = fmt::format("{} rows, {} inputs:", shape.rows, shape.inputs);
+  for (const auto& part : shape.parts) text += fmt::format(" {} of rank {}", part.columns, part.rank);
+  return text;
 }
 
-LowRank drawn_pair(int64_t rank, int64_t inputs, int64_t outputs, double scaling) {
-  const auto gradients = at::TensorOptions().device(at::kCUDA).dtype(at::kFloat);
-  return {drawn({rank, inputs}, 0.05), drawn({outputs, rank}, 0.3), at::randn({rank, inputs}, gradients),
-          at::randn({outputs, rank}, gradients), scaling};
-}
+// A group's pairs, and the same as one block-diagonal matrix in float64.
+struct Group {
+  std::vector<LowRankSlice> slices;
+  at::Tensor a_RI, s_NR, scaled_b_OR;
 
-Batch one_sample(int64_t tokens) {
-  Batch batch;
-  for (int64_t t = 0; t < tokens; ++t) {
-    batch.ids.push_back(0);
-    batch.positions.push_back(t);
+  explicit Group(const Shape& shape) {
+    int64_t outputs = 0, rank = 0;
+    for (const auto& part : shape.parts) {
+      LowRankSlice& slice = slices.emplace_back(LowRankSlice{.out_begin = outputs, .columns = part.columns});
+      outputs += part.columns;
+      if (part.rank == 0) continue;
+      slice.rank_begin = rank;
+      slice.rank = part.rank;
+      slice.b_OR = drawn({part.columns, part.rank});
+      slice.grad_b_OR = drawn({part.columns, part.rank}, at::kFloat);
+      slice.scaling = 0.5 + static_cast<double>(slices.size());
+      rank += part.rank;
+    }
+    a_RI = drawn({rank, shape.inputs});
+    s_NR = drawn({shape.rows, rank});
+    scaled_b_OR = at::zeros({outputs, rank}, a_RI.options().dtype(at::kDouble));
+    for (const auto& slice : slices) {
+      if (slice.rank == 0) continue;
+      scaled_b_OR.narrow(0, slice.out_begin, slice.columns)
+          .narrow(1, slice.rank_begin, slice.rank)
+          .copy_(slice.b_OR.to(at::kDouble).mul(slice.scaling));
+    }
   }
-  batch.sample_starts = {0, tokens};
-  batch.sample_ids = {11};
-  return batch;
-}
+  int64_t outputs() const { return scaled_b_OR.size(0); }
+  at::Tensor s() const { return s_NR.to(at::kDouble); }
+  at::Tensor unwritten(int64_t columns) const {
+    return at::full({s_NR.size(0), columns}, std::numeric_limits<double>::quiet_NaN(), s_NR.options());
+  }
+};
 
 class GpuLowRank : public GpuTest {};
 
-// One MLP's middle with all that goes in.
-struct Case {
-  Shape shape;
-  int64_t in_features = 24;
-  LowRank gate, up, down;
-  Batch batch;
-  DropoutContext dropout;
-  at::Tensor gate_up, s, dh, ds_down;
-
-  explicit Case(const Shape& c)
-      : shape(c),
-        gate(drawn_pair(c.rank, in_features, c.width, kGateScaling)),
-        up(drawn_pair(c.rank, in_features, c.width, kUpScaling)),
-        down(drawn_pair(c.rank, c.width, in_features, 1.0)),
-        batch(one_sample(c.rows)),
-        dropout{{.seed = 5, .step = 1, .layer = 2, .input_group = 3}, &batch, c.dropout},
-        gate_up(drawn({c.rows, 2 * c.width}, 1)),
-        s(drawn({c.rows, 2 * c.rank}, 0.5)),
-        dh(drawn({c.rows, c.width}, 1)),
-        ds_down(drawn({c.rows, c.rank}, 0.5)) {}
-
-  LowRankMlp mlp() const { return {&gate, &up, &down, &dropout}; }
-
-  at::Tensor mask() const {
-    return dropout_mask(dropout.key, batch, shape.width, shape.dropout, at::TensorOptions().dtype(at::kDouble)).cuda();
-  }
-};
-
-// What follows in float64, by autograd.
-struct Expected {
-  at::Tensor h, s_down, dgate_up, ds, grad_b_gate, grad_b_up, grad_a_down;
-
-  explicit Expected(const Case& c) {
-    const auto exact = [](const at::Tensor& tensor) { return with_gradient(tensor.to(at::kDouble)); };
-    const at::Tensor raw = exact(c.gate_up), s_exact = exact(c.s), a = exact(c.down.a_RI);
-    const at::Tensor b_gate = exact(c.gate.b_OR), b_up = exact(c.up.b_OR);
-    const auto halves = raw.chunk(2, 1), s_halves = s_exact.chunk(2, 1);
-    const at::Tensor gate = halves[0] + kGateScaling * s_halves[0].mm(b_gate.t());
-    h = gate * gate.sigmoid() * (halves[1] + kUpScaling * s_halves[1].mm(b_up.t()));
-    s_down = (h * c.mask()).mm(a.t());
-    // Its gradients are those of <dh, h> + <ds_down, s_down>.
-    (h * c.dh.to(at::kDouble)).sum().add((s_down * c.ds_down.to(at::kDouble)).sum()).backward();
-    dgate_up = raw.grad();
-    ds = s_exact.grad();
-    grad_b_gate = b_gate.grad() + c.gate.grad_b_OR;
-    grad_b_up = b_up.grad() + c.up.grad_b_OR;
-    grad_a_down = a.grad() + c.down.grad_a_RI;
-  }
-};
-
-TEST_F(GpuLowRank, ForwardIsAutogradsInFloat64) {
+TEST_F(GpuLowRank, TermsAreAddedToAnyStart) {
   for (const auto& shape : kShapes) {
-    SCOPED_TRACE(fmt::format("{} x {}, rank {}, dropout {}", shape.rows, shape.width, shape.rank, shape.dropout));
-    const Case c(shape);
-    const Expected expected(c);
-    const at::Tensor before = c.gate_up.clone();
-    const LowRankSwiglu made = low_rank_swiglu(c.mlp(), c.gate_up, c.s);
-    expect_rounded_once(made.h_NI, expected.h, "h");
-    expect_close(made.s_down_NR, expected.s_down, "S of down");
-    EXPECT_TRUE(c.gate_up.equal(before));
+    SCOPED_TRACE(describe(shape));
+    const Group group(shape);
+    ASSERT_TRUE(fits_low_rank(group.slices, group.a_RI));
+    const at::Tensor term = group.s().mm(group.scaled_b_OR.t());
+    const at::Tensor start = drawn({shape.rows, group.outputs()}), row = drawn({group.outputs()});
+    const auto added = [&](std::vector<at::Tensor> starts) {
+      at::Tensor out = group.unwritten(group.outputs());
+      low_rank_add(out, starts, group.s_NR, group.slices);
+      return out;
+    };
+    expect_rounded_once(added({}), term, "from zero");
+    expect_rounded_once(added({start}), term + start.to(at::kDouble), "to a matrix");
+    expect_rounded_once(added({start, row}), term + start.to(at::kDouble) + row.to(at::kDouble), "and a row");
+    at::Tensor in_place = start.clone();
+    low_rank_add(in_place, {{in_place, start}}, group.s_NR, group.slices);
+    expect_rounded_once(in_place, term + 2 * start.to(at::kDouble), "in place");
   }
 }
 
-TEST_F(GpuLowRank, BackwardIsAutogradsInFloat64) {
+TEST_F(GpuLowRank, AIsMetByAllPartsOfDs) {
   for (const auto& shape : kShapes) {
-    SCOPED_TRACE(fmt::format("{} x {}, rank {}, dropout {}", shape.rows, shape.width, shape.rank, shape.dropout));
-    Case c(shape);
-    const Expected expected(c);
-    const at::Tensor ds = low_rank_swiglu_backward(c.mlp(), c.dh, c.ds_down, c.gate_up, c.s);
-    expect_rounded_once(c.gate_up, expected.dgate_up, "gate and up");
-    expect_close(ds, expected.ds, "dS");
-    for (const auto& [gradient, exact, what] : {std::tuple(c.gate.grad_b_OR, expected.grad_b_gate, "B of gate"),
-                                                std::tuple(c.up.grad_b_OR, expected.grad_b_up, "B of up"),
-                                                std::tuple(c.down.grad_a_RI, expected.grad_a_down, "A of down")}) {
-      EXPECT_LT(relative_difference(gradient, exact), tolerance(at::kBFloat16)) << what;  // products of rounded numbers
+    SCOPED_TRACE(describe(shape));
+    const Group group(shape);
+    const at::Tensor product = group.s().mm(group.a_RI.to(at::kDouble));
+    at::Tensor out = group.unwritten(shape.inputs);
+    low_rank_add_a(out, {}, group.s_NR, group.a_RI);
+    expect_rounded_once(out, product, "from zero");
+    at::Tensor in_place = drawn({shape.rows, shape.inputs});
+    const at::Tensor sum = product + in_place.to(at::kDouble);
+    low_rank_add_a(in_place, in_place, group.s_NR, group.a_RI);
+    expect_rounded_once(in_place, sum, "in place");
+  }
+}
+
+TEST_F(GpuLowRank, GradientsAreAutogradsInFloat64) {
+  for (const auto& shape : kShapes) {
+    SCOPED_TRACE(describe(shape));
+    const Group group(shape);
+    const at::Tensor dy = drawn({shape.rows, group.outputs()});
+    const at::Tensor db = dy.to(at::kDouble).t().mm(group.s());
+    std::vector<at::Tensor> expected;
+    for (const auto& slice : group.slices) {
+      if (slice.rank == 0) continue;
+      const at::Tensor own = db.narrow(0, slice.out_begin, slice.columns).narrow(1, slice.rank_begin, slice.rank);
+      expected.push_back(slice.grad_b_OR.to(at::kDouble) + slice.scaling * own);
+    }
+    const at::Tensor ds = low_rank_gradient(dy, group.s_NR, group.slices);
+    expect_rounded_once(ds, dy.to(at::kDouble).mm(group.scaled_b_OR), "dS");
+    size_t k = 0;
+    for (const auto& slice : group.slices) {
+      if (slice.rank > 0) expect_close(slice.grad_b_OR, expected[k++], "dB");  // in float32: the products are exact
     }
   }
 }
 
 TEST_F(GpuLowRank, EqualCallsGiveEqualBits) {
-  const Case c({3000, 4096, 16, 0.1});
-  std::vector<at::Tensor> first;
+  const Group group(kShapes[3]);
+  const at::Tensor dy = drawn({kShapes[3].rows, group.outputs()});
+  at::Tensor first_ds, first_db;
   for (int run = 0; run < 3; ++run) {
-    Case again = c;
-    for (auto* tensor : {&again.gate.grad_b_OR, &again.up.grad_b_OR, &again.down.grad_a_RI, &again.gate_up})
-      *tensor = tensor->clone();
-    again.dropout.batch = &c.batch;
-    const LowRankSwiglu made = low_rank_swiglu(again.mlp(), again.gate_up, again.s);
-    const at::Tensor ds = low_rank_swiglu_backward(again.mlp(), again.dh, again.ds_down, again.gate_up, again.s);
-    const std::vector<at::Tensor> all = {
-        made.h_NI, made.s_down_NR, ds, again.gate_up, again.gate.grad_b_OR, again.up.grad_b_OR, again.down.grad_a_RI};
-    if (first.empty()) first = all;
-    for (size_t k = 0; k < all.size(); ++k) EXPECT_TRUE(all[k].equal(first[k])) << "run " << run << ", output " << k;
+    for (const auto& slice : group.slices) at::Tensor(slice.grad_b_OR).zero_();
+    const at::Tensor ds = low_rank_gradient(dy, group.s_NR, group.slices);
+    const at::Tensor db = group.slices[0].grad_b_OR.clone();
+    if (run == 0) first_ds = ds, first_db = db;
+    EXPECT_TRUE(ds.equal(first_ds) && db.equal(first_db)) << "run " << run;
   }
 }
 
-TEST_F(GpuLowRank, KnowsWhichMlpsItTakes) {
-  const auto takes = [](std::array<int64_t, 3> ranks, int64_t width, at::ScalarType dtype, at::Device device) {
-    return shares_passes(ranks, width, dtype, device);
+TEST_F(GpuLowRank, KnowsWhichGroupsItTakes) {
+  const auto takes = [](const Shape& shape, at::ScalarType dtype = at::kBFloat16) {
+    const Group group(shape);
+    return fits_low_rank(group.slices, group.a_RI.to(dtype));
   };
-  EXPECT_TRUE(takes({16, 16, 16}, 14336, at::kBFloat16, at::kCUDA));
-  EXPECT_TRUE(takes({8, 8, 8}, 96, at::kBFloat16, at::kCUDA));
-  EXPECT_FALSE(takes({16, 16, 8}, 14336, at::kBFloat16, at::kCUDA));
-  EXPECT_FALSE(takes({32, 32, 32}, 14336, at::kBFloat16, at::kCUDA));
-  EXPECT_FALSE(takes({0, 0, 0}, 14336, at::kBFloat16, at::kCUDA));
-  EXPECT_FALSE(takes({16, 16, 16}, 14344, at::kBFloat16, at::kCUDA));
-  EXPECT_FALSE(takes({16, 16, 16}, 14336, at::kFloat, at::kCUDA));
-  EXPECT_FALSE(takes({16, 16, 16}, 14336, at::kBFloat16, at::kCPU));
+  EXPECT_TRUE(takes({3, 64, {{64, 16}}}));
+  EXPECT_FALSE(takes({3, 64, {{64, 24}}}));
+  EXPECT_FALSE(takes({3, 64, {{40, 8}}}));
+  EXPECT_FALSE(takes({3, 40, {{64, 8}}}));
+  EXPECT_FALSE(takes({3, 64, {{64, 8}, {64, 8}, {64, 8}, {64, 8}}}));
+  EXPECT_FALSE(takes({3, 64, {{64, 16}}}, at::kFloat));
 }
 
 }  // namespace

@@ -10,6 +10,7 @@
 
 #include "tests/support/expect_error.h"
 #include "trainer/config_mapping.h"
+#include "trainer/model/gpu_low_rank_mlp.h"
 #include "trainer/step_benchmark.h"
 
 namespace rankwise {
@@ -173,9 +174,27 @@ TEST(MemoryPlan, ExpandedWeightsCountAmongTheActivations) {
   w.base_format = BaseFormat::kNf4;
   EXPECT_EQ(activations() - before, 2 * w.model.intermediate_size * w.model.hidden_size * (2 + 4));
   w = workload("8b", c10::kCUDA);
+  for (auto& module : w.adapter) module.r = 32;  // composed
   const int64_t on_gpus = activations();
   w.base_format = BaseFormat::kNf4;
   EXPECT_EQ(activations() - on_gpus, 2 * w.model.intermediate_size * w.model.hidden_size * 2);
+}
+
+// SwiGLU's pass over gate and up has the gradient of h and its own parts beside it, or gate's and up's weights are
+// expanded for their product: not both.
+TEST(MemoryPlan, PassesThatAreSharedNeedLessBesideThem) {
+  Workload w = workload("8b", c10::kCUDA);
+  const int64_t tokens = w.tokens_per_micro_batch, row = tokens * 2, channels = 4 * w.model.hidden_size * row;
+  const int64_t made_again = saved_bytes_of_block(w, kSave, tokens) - saved_bytes_of_block(w, kRecomputeMlp, tokens);
+  const auto beside_saved = [&] {
+    const MemoryPlan plan = plan_memory(w, {1, 1, 2, 0, kRecomputeMlp});
+    return plan.bytes[static_cast<size_t>(TensorKind::kActivations)] - plan.saved_activation_bytes;
+  };
+  const int64_t dh = row * w.model.intermediate_size, parts = shared_pass_bytes(tokens, w.model.intermediate_size);
+  EXPECT_EQ(beside_saved(), made_again + channels + dh + parts);
+  w.base_format = BaseFormat::kNf4;
+  const int64_t down = w.model.intermediate_size * w.model.hidden_size * 2;
+  EXPECT_EQ(beside_saved(), made_again + channels + std::max(2 * down, dh + std::max(down, parts)));
 }
 
 // A byte an element, and a float32 for each output channel on every rank.

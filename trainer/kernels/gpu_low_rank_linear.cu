@@ -1,0 +1,201 @@
+// Low-rank pairs around linear layers.
+#include "trainer/kernels/gpu_low_rank.cuh"
+
+namespace rankwise {
+namespace {
+
+// Which slice a block serves, and where in it.
+struct BlockSlice {
+  int index = 0;
+  int64_t first_stripe = 0;  // of the slice, among all stripes
+
+  __device__ explicit BlockSlice(const GpuLowRankSlice* slices) {
+    while (blockIdx.x >= first_stripe + low_rank_stripes(slices[index].columns))
+      first_stripe += low_rank_stripes(slices[index++].columns);
+  }
+  __device__ Stripe stripe(const GpuLowRankSlice& slice) const {
+    return {slice.begin + (blockIdx.x - first_stripe) * kStripe, slice.begin + slice.columns};
+  }
+};
+
+constexpr int kStages = 4;  // there is little to do on a tile but to wait for it
+
+template <int kTerms>
+struct AddShared {
+  Stage<2, kTerms> stages[kStages];
+  NarrowRows<kStripe> sides[kTerms];
+};
+
+// kTerms: slices that have this block's columns.
+template <int kTerms>
+__global__ void __launch_bounds__(kThreads, kBlocksOfOneSM) low_rank_add(GpuLowRankAdd call) {
+  extern __shared__ __align__(16) char memory[];
+  auto& shared = *reinterpret_cast<AddShared<kTerms>*>(memory);
+  const BlockSlice block(call.slices);
+  const GpuLowRankSlice* const slices = call.slices + (kTerms == 1 ? block.index : 0);
+  const Stripe stripe = kTerms == 1 ? block.stripe(slices[0]) : Stripe{int64_t{blockIdx.x} * kStripe, call.columns};
+  const Place place(stripe);
+  Matrix narrow[kTerms];
+  float scalings[kTerms];
+#pragma unroll
+  for (int k = 0; k < kTerms; ++k) {
+    const GpuLowRankSlice& slice = slices[k];
+    const int64_t column_stride = call.right_is_a ? 1 : slice.rank, rank_stride = call.right_is_a ? slice.columns : 1;
+    read_side(shared.sides[k], {bfloat16s(slice.right), slice.rank, column_stride, rank_stride}, stripe, slice.begin);
+    narrow[k] = {bfloat16s(call.s_NR) + slice.rank_begin, call.total_rank, slice.rank};
+    scalings[k] = slice.scaling;
+  }
+  const Matrix wide[] = {{bfloat16s(call.starts_NO[0]), call.start_strides[0]},
+                         {bfloat16s(call.starts_NO[1]), call.start_strides[1]}};
+  auto* out = static_cast<BFloat16*>(call.out_NO) + place.column;
+  const auto visit = [&](int64_t tile, auto& stage, int) {
+    TileSum terms[kTerms][4] = {};
+#pragma unroll
+    for (int k = 0; k < kTerms; ++k) {
+      TileLeft left;
+      read_left(left, stage.narrow[k], place.lane);
+#pragma unroll
+      for (int m = 0; m < 2; ++m) {
+        uint32_t right[4];
+        read_right(right, shared.sides[k], place.warp * kWarpColumns + 16 * m, place.lane);
+        multiply_tiles(terms[k][2 * m], left, right[0], right[1]);
+        multiply_tiles(terms[k][2 * m + 1], left, right[2], right[3]);
+      }
+    }
+#pragma unroll
+    for (int e = 0; e < 2; ++e) {
+      const int64_t row = tile * kTileRows + place.row + 8 * e;
+      const uint4 first = wide[0].begin != nullptr ? stage.wide[0][e][thread()] : uint4{};
+      const uint4 second = wide[1].begin != nullptr ? stage.wide[1][e][thread()] : uint4{};
+      uint32_t words[4];
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        const uint32_t a = word_of(first, j), b = word_of(second, j);
+        float sum[2] = {first_of(a) + first_of(b), second_of(a) + second_of(b)};
+#pragma unroll
+        for (int k = 0; k < kTerms; ++k) {
+          sum[0] += scalings[k] * terms[k][j][2 * e];
+          sum[1] += scalings[k] * terms[k][j][2 * e + 1];
+        }
+        words[j] = packed(sum[0], sum[1]);
+      }
+      if (row < call.rows && place.inside)
+        *reinterpret_cast<uint4*>(out + row * call.columns) = {words[0], words[1], words[2], words[3]};
+    }
+  };
+  each_tile(shared.stages, place, call.rows, wide, narrow, visit, [](int64_t, int) {});
+}
+
+using GradientShared = Shared<kStages, 1, 1, 1, 1>;
+
+__host__ __device__ int64_t stripes_of(const GpuLowRankSlice* slices, int count) {
+  int64_t stripes = 0;
+  for (int k = 0; k < count; ++k) stripes += low_rank_stripes(slices[k].columns);
+  return stripes;
+}
+
+// Sums over rows, [regions, kRank, O], behind those over columns, [stripes, N, kRank].
+__device__ float* row_parts(const GpuLowRankGradient& call, int64_t region) {
+  return call.scratch + (stripes_of(call.slices, call.num_slices) * call.rows + region * call.columns) * kRank;
+}
+
+__global__ void __launch_bounds__(kThreads, kBlocksOfOneSM) low_rank_gradient(GpuLowRankGradient call) {
+  extern __shared__ __align__(16) char memory[];
+  auto& shared = *reinterpret_cast<GradientShared*>(memory);
+  const BlockSlice block(call.slices);
+  const GpuLowRankSlice& slice = call.slices[block.index];
+  const Stripe stripe = block.stripe(slice);
+  const Place place(stripe);
+  read_side(shared.sides[0], {bfloat16s(slice.right), slice.rank, slice.rank, 1}, stripe, slice.begin);
+  const Matrix wide[] = {{bfloat16s(call.dy_NO), call.columns}};
+  const Matrix narrow[] = {{bfloat16s(call.s_NR) + slice.rank_begin, call.total_rank, slice.rank}};
+  TileSum over_rows[4] = {};
+  const auto visit = [&](int64_t, auto& stage, int round) {
+    TileSum ds[2] = {};
+    const uint4 rows[2] = {stage.wide[0][0][thread()], stage.wide[0][1][thread()]};
+#pragma unroll
+    for (int m = 0; m < 2; ++m) {
+      const Words words = {{word_of(rows[0], 2 * m), word_of(rows[1], 2 * m)},
+                           {word_of(rows[0], 2 * m + 1), word_of(rows[1], 2 * m + 1)}};
+      add_to_sums(ds, words, shared.sides[0], place.warp * kWarpColumns + 16 * m, place.lane);
+      add_over_rows(over_rows, m, words, stage.narrow[0], place.lane);
+    }
+    leave_sums(shared.sums[round][place.warp], ds, place.lane);
+  };
+  float* const parts = call.scratch + int64_t{blockIdx.x} * call.rows * kRank;
+  each_tile(shared.stages, place, call.rows, wide, narrow, visit,
+            [&](int64_t tile, int round) { store_sums(parts, shared.sums[round], tile, call.rows); });
+  store_over_rows(row_parts(call, blockIdx.y), call.columns, place, over_rows);
+}
+
+// ds = the stripes' parts, scaled: blockIdx.y names the slice.
+__global__ void __launch_bounds__(kThreads) add_column_parts(GpuLowRankGradient call) {
+  const GpuLowRankSlice& slice = call.slices[blockIdx.y];
+  const int64_t pair = (int64_t{blockIdx.x} * kThreads + thread()) * 2, row = pair / kRank, rank = pair % kRank;
+  if (row >= call.rows || rank >= slice.rank) return;
+  const int64_t first = stripes_of(call.slices, static_cast<int>(blockIdx.y)), count = low_rank_stripes(slice.columns);
+  const auto* part = reinterpret_cast<const float2*>(call.scratch + first * call.rows * kRank + pair);
+  float2 sum = {};
+#pragma unroll 8
+  for (int64_t stripe = 0; stripe < count; ++stripe) {
+    const float2 one = part[stripe * call.rows * kRank / 2];
+    sum.x += one.x;
+    sum.y += one.y;
+  }
+  auto* out = static_cast<uint32_t*>(call.ds_NR) + (row * call.total_rank + slice.rank_begin + rank) / 2;
+  *out = packed(sum.x * slice.scaling, sum.y * slice.scaling);
+}
+
+// The gradient of b += the regions' parts, scaled: blockIdx.y names the slice.
+__global__ void __launch_bounds__(kThreads) add_row_parts(GpuLowRankGradient call, int64_t regions) {
+  const GpuLowRankSlice& slice = call.slices[blockIdx.y];
+  const int64_t place = int64_t{blockIdx.x} * kThreads + thread();
+  const int64_t rank = place / slice.columns, column = place % slice.columns;
+  if (rank >= slice.rank) return;
+  const float* part = row_parts(call, 0) + rank * call.columns + slice.begin + column;
+  float sum = 0.0f;
+#pragma unroll 4
+  for (int64_t region = 0; region < regions; ++region) sum += part[region * kRank * call.columns];
+  slice.grad_b_OR[column * slice.rank + rank] += slice.scaling * sum;
+}
+
+unsigned blocks_for(int64_t work) { return static_cast<unsigned>((work + kThreads - 1) / kThreads); }
+
+int start_add(const GpuLowRankAdd& call, cudaStream_t stream) {
+  const int terms = call.right_is_a ? call.num_slices : 1;
+  const int64_t stripes = call.right_is_a ? low_rank_stripes(call.columns) : stripes_of(call.slices, call.num_slices);
+  const int64_t regions = regions_of(call.rows, stripes);
+  if (terms == 1) return start_stripes<AddShared<1>>(low_rank_add<1>, call, stripes, regions, stream);
+  if (terms == 2) return start_stripes<AddShared<2>>(low_rank_add<2>, call, stripes, regions, stream);
+  return start_stripes<AddShared<3>>(low_rank_add<3>, call, stripes, regions, stream);
+}
+
+}  // namespace
+}  // namespace rankwise
+
+int rankwise_low_rank_add(const rankwise::GpuLowRankAdd* call, void* stream) {
+  if (call->rows == 0) return cudaSuccess;
+  return rankwise::start_add(*call, static_cast<cudaStream_t>(stream));
+}
+
+int64_t rankwise_low_rank_gradient_scratch_bytes(const rankwise::GpuLowRankGradient* call) {
+  using namespace rankwise;
+  const int64_t stripes = stripes_of(call->slices, call->num_slices);
+  return (stripes * call->rows + regions_of(call->rows, stripes) * call->columns) * kRank * int64_t{sizeof(float)};
+}
+
+int rankwise_low_rank_gradient(const rankwise::GpuLowRankGradient* call, void* stream) {
+  using namespace rankwise;
+  if (call->rows == 0) return cudaSuccess;
+  const auto cuda_stream = static_cast<cudaStream_t>(stream);
+  const int64_t stripes = stripes_of(call->slices, call->num_slices), regions = regions_of(call->rows, stripes);
+  if (const int code = start_stripes<GradientShared>(low_rank_gradient, *call, stripes, regions, cuda_stream))
+    return code;
+  int64_t widest = 0;
+  for (int k = 0; k < call->num_slices; ++k) widest = std::max(widest, call->slices[k].columns);
+  const auto slices = static_cast<unsigned>(call->num_slices);
+  add_column_parts<<<dim3(blocks_for(call->rows * kRank / 2), slices), kThreads, 0, cuda_stream>>>(*call);
+  if (const int code = cudaGetLastError()) return code;
+  add_row_parts<<<dim3(blocks_for(widest * kRank), slices), kThreads, 0, cuda_stream>>>(*call, regions);
+  return cudaGetLastError();
+}

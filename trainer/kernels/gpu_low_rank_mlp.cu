@@ -1,0 +1,276 @@
+// SwiGLU with the low-rank pairs of gate, up and down.
+#include "base/counter_random.h"
+#include "trainer/kernels/gpu_low_rank.cuh"
+
+namespace rankwise {
+namespace {
+
+enum Side { kGate, kUp, kDown, kSides };  // whose pair
+
+using ForwardShared = Shared<2, 2, 2, kSides, 1>;
+using BackwardShared = Shared<2, 3, 3, kSides, 2>;
+
+__device__ Stripe stripe_of(const GpuLowRankMlp& mlp) { return {int64_t{blockIdx.x} * kStripe, mlp.width}; }
+
+__device__ void read_sides(NarrowRows<kStripe> (&sides)[kSides], const GpuLowRankMlp& mlp, const Stripe& stripe) {
+  read_side(sides[kGate], {bfloat16s(mlp.b_gate_IR), mlp.rank, mlp.rank, 1}, stripe, 0);
+  read_side(sides[kUp], {bfloat16s(mlp.b_up_IR), mlp.rank, mlp.rank, 1}, stripe, 0);
+  read_side(sides[kDown], {bfloat16s(mlp.a_down_RI), mlp.rank, 1, mlp.width}, stripe, 0);
+}
+
+// Of the stripe's sums over columns, [N, kColumns].
+template <int kColumns>
+__device__ float* column_parts(const GpuLowRankMlp& mlp) {
+  return mlp.scratch + int64_t{blockIdx.x} * mlp.rows * kColumns;
+}
+
+// Of the sums over rows, [regions, kSides, kRank, I], behind those over columns.
+__device__ float* row_parts(const GpuLowRankMlp& mlp, int64_t region, int side) {
+  return mlp.scratch + low_rank_stripes(mlp.width) * mlp.rows * 2 * kRank +
+         (region * kSides + side) * kRank * mlp.width;
+}
+
+template <bool kDrops>
+struct Mask {
+  GpuDropout dropout;
+  uint64_t keys[2];  // of the thread's rows
+
+  __device__ Mask(const GpuLowRankMlp& mlp, int64_t row) : dropout(mlp.dropout) {
+    for (int e = 0; kDrops && e < 2; ++e) keys[e] = row + 8 * e < mlp.rows ? dropout.row_keys_N[row + 8 * e] : 0;
+  }
+  __device__ float operator()(int e, int64_t column) const {
+    if (!kDrops) return 1.0f;
+    return (random64(keys[e], static_cast<uint64_t>(column)) >> 32) < dropout.threshold ? 0.0f : dropout.kept;
+  }
+};
+
+__device__ float sigmoid(float x) { return __fdividef(1.0f, 1.0f + __expf(-x)); }
+
+template <bool kDrops>
+__global__ void __launch_bounds__(kThreads, kBlocksOfOneSM) low_rank_swiglu(GpuLowRankSwiglu call) {
+  extern __shared__ __align__(16) char memory[];
+  auto& shared = *reinterpret_cast<ForwardShared*>(memory);
+  const GpuLowRankMlp& mlp = call.mlp;
+  const Stripe stripe = stripe_of(mlp);
+  const Place place(stripe);
+  read_sides(shared.sides, mlp, stripe);
+  const auto* gate_up = bfloat16s(mlp.gate_up_NI2);
+  const auto* s = bfloat16s(mlp.s_gate_up_NR2);
+  const Matrix wide[] = {{gate_up, 2 * mlp.width}, {gate_up + mlp.width, 2 * mlp.width}};
+  const Matrix narrow[] = {{s, 2 * mlp.rank, mlp.rank}, {s + mlp.rank, 2 * mlp.rank, mlp.rank}};
+  const auto visit = [&](int64_t tile, auto& stage, int round) {
+    TileLeft s_gate, s_up;
+    read_left(s_gate, stage.narrow[kGate], place.lane);
+    read_left(s_up, stage.narrow[kUp], place.lane);
+    const int64_t row = tile * kTileRows + place.row;
+    const Mask<kDrops> mask(mlp, row);
+    uint32_t h[2][4];
+    TileSum s_down[2] = {};
+#pragma unroll
+    for (int m = 0; m < 2; ++m) {
+      const int first = place.warp * kWarpColumns + 16 * m;
+      uint32_t b_gate[4], b_up[4];
+      read_right(b_gate, shared.sides[kGate], first, place.lane);
+      read_right(b_up, shared.sides[kUp], first, place.lane);
+      Words kept;
+#pragma unroll
+      for (int jj = 0; jj < 2; ++jj) {
+        const int j = 2 * m + jj;
+        TileSum of_gate = {}, of_up = {};
+        multiply_tiles(of_gate, s_gate, b_gate[2 * jj], b_gate[2 * jj + 1]);
+        multiply_tiles(of_up, s_up, b_up[2 * jj], b_up[2 * jj + 1]);
+#pragma unroll
+        for (int e = 0; e < 2; ++e) {
+          const uint32_t gates = word_of(stage.wide[kGate][e][thread()], j);
+          const uint32_t ups = word_of(stage.wide[kUp][e][thread()], j);
+          float product[2];
+#pragma unroll
+          for (int k = 0; k < 2; ++k) {
+            const float gate = (k ? second_of(gates) : first_of(gates)) + mlp.gate_scaling * of_gate[2 * e + k];
+            const float up = (k ? second_of(ups) : first_of(ups)) + mlp.up_scaling * of_up[2 * e + k];
+            product[k] = gate * sigmoid(gate) * up;
+          }
+          h[e][j] = packed(product[0], product[1]);
+          kept[jj][e] = h[e][j];
+          if (kDrops) {
+            const int64_t column = place.column + 2 * j;
+            kept[jj][e] = packed(first_of(h[e][j]) * mask(e, column), second_of(h[e][j]) * mask(e, column + 1));
+          }
+        }
+      }
+      add_to_sums(s_down, kept, shared.sides[kDown], first, place.lane);
+    }
+    leave_sums(shared.sums[round][place.warp], s_down, place.lane);
+    auto* out = static_cast<BFloat16*>(call.h_NI) + place.column;
+#pragma unroll
+    for (int e = 0; e < 2; ++e) {
+      if (row + 8 * e < mlp.rows && place.inside)
+        *reinterpret_cast<uint4*>(out + (row + 8 * e) * mlp.width) = {h[e][0], h[e][1], h[e][2], h[e][3]};
+    }
+  };
+  each_tile(shared.stages, place, mlp.rows, wide, narrow, visit,
+            [&](int64_t tile, int round) { store_sums(column_parts<kRank>(mlp), shared.sums[round], tile, mlp.rows); });
+}
+
+template <bool kDrops>
+__global__ void __launch_bounds__(kThreads, kBlocksOfOneSM) low_rank_swiglu_backward(GpuLowRankSwigluBackward call) {
+  extern __shared__ __align__(16) char memory[];
+  auto& shared = *reinterpret_cast<BackwardShared*>(memory);
+  const GpuLowRankMlp& mlp = call.mlp;
+  const Stripe stripe = stripe_of(mlp);
+  const Place place(stripe);
+  read_sides(shared.sides, mlp, stripe);
+  auto* gate_up = static_cast<BFloat16*>(mlp.gate_up_NI2);
+  const auto* s = bfloat16s(mlp.s_gate_up_NR2);
+  const Matrix wide[] = {
+      {gate_up, 2 * mlp.width}, {gate_up + mlp.width, 2 * mlp.width}, {bfloat16s(call.dh_NI), mlp.width}};
+  const Matrix narrow[] = {{s, 2 * mlp.rank, mlp.rank},
+                           {s + mlp.rank, 2 * mlp.rank, mlp.rank},
+                           {bfloat16s(call.ds_down_NR), mlp.rank, mlp.rank}};
+  TileSum over_rows[kSides][4] = {};
+  const auto visit = [&](int64_t tile, auto& stage, int round) {
+    const int64_t row = tile * kTileRows + place.row;
+    const Mask<kDrops> mask(mlp, row);
+    TileSum ds[4] = {};  // gate's two, then up's
+#pragma unroll
+    for (int m = 0; m < 2; ++m) {
+      const int first = place.warp * kWarpColumns + 16 * m;
+      TileSum terms[kSides][2] = {};
+#pragma unroll
+      for (int side = 0; side < kSides; ++side) {
+        TileLeft left;
+        uint32_t right[4];
+        read_left(left, stage.narrow[side], place.lane);
+        read_right(right, shared.sides[side], first, place.lane);
+        multiply_tiles(terms[side][0], left, right[0], right[1]);
+        multiply_tiles(terms[side][1], left, right[2], right[3]);
+      }
+      Words dgate, dup, kept;
+#pragma unroll
+      for (int e = 0; e < 2; ++e) {
+        uint2* const gates = own_pair(stage.wide[kGate][e], m);
+        uint2* const ups = own_pair(stage.wide[kUp][e], m);
+        const uint2 dhs = *own_pair(stage.wide[kDown][e], m);
+#pragma unroll
+        for (int jj = 0; jj < 2; ++jj) {
+          float of_gate[2], of_up[2], h[2];
+#pragma unroll
+          for (int k = 0; k < 2; ++k) {
+            const float drop = mask(e, place.column + 4 * m + 2 * jj + k);
+            const float gate = number(*gates, jj, k) + mlp.gate_scaling * terms[kGate][jj][2 * e + k];
+            const float up = number(*ups, jj, k) + mlp.up_scaling * terms[kUp][jj][2 * e + k];
+            const float dh = number(dhs, jj, k) + drop * terms[kDown][jj][2 * e + k];
+            const float open = sigmoid(gate), silu = gate * open;
+            of_gate[k] = dh * up * open * (1.0f + gate * (1.0f - open));
+            of_up[k] = dh * silu;
+            h[k] = silu * up * drop;
+          }
+          dgate[jj][e] = packed(of_gate[0], of_gate[1]);
+          dup[jj][e] = packed(of_up[0], of_up[1]);
+          kept[jj][e] = packed(h[0], h[1]);
+        }
+        *gates = {dgate[0][e], dgate[1][e]};
+        *ups = {dup[0][e], dup[1][e]};
+      }
+      add_to_sums(reinterpret_cast<TileSum(&)[2]>(ds[0]), dgate, shared.sides[kGate], first, place.lane);
+      add_to_sums(reinterpret_cast<TileSum(&)[2]>(ds[2]), dup, shared.sides[kUp], first, place.lane);
+      add_over_rows(over_rows[kGate], m, dgate, stage.narrow[kGate], place.lane);
+      add_over_rows(over_rows[kUp], m, dup, stage.narrow[kUp], place.lane);
+      add_over_rows(over_rows[kDown], m, kept, stage.narrow[kDown], place.lane);
+    }
+    leave_sums(shared.sums[round][place.warp], ds, place.lane);
+#pragma unroll
+    for (int e = 0; e < 2; ++e) {
+      if (row + 8 * e >= mlp.rows || !place.inside) continue;
+      BFloat16* out = gate_up + (row + 8 * e) * 2 * mlp.width + place.column;
+      *reinterpret_cast<uint4*>(out) = stage.wide[kGate][e][thread()];
+      *reinterpret_cast<uint4*>(out + mlp.width) = stage.wide[kUp][e][thread()];
+    }
+  };
+  each_tile(shared.stages, place, mlp.rows, wide, narrow, visit, [&](int64_t tile, int round) {
+    store_sums(column_parts<2 * kRank>(mlp), shared.sums[round], tile, mlp.rows);
+  });
+#pragma unroll
+  for (int side = 0; side < kSides; ++side)
+    store_over_rows(row_parts(mlp, blockIdx.y, side), mlp.width, place, over_rows[side]);
+}
+
+// out [N, kSums R] = the stripes' parts, a factor for each of kSums.
+template <int kSums>
+__global__ void __launch_bounds__(kThreads)
+    add_column_parts(GpuLowRankMlp mlp, int64_t stripes, void* out, float2 factors) {
+  const int64_t pair = (int64_t{blockIdx.x} * kThreads + thread()) * 2, columns = kSums * kRank;
+  const int64_t row = pair / columns, rank = pair % kRank, side = pair % columns / kRank;
+  if (row >= mlp.rows || rank >= mlp.rank) return;
+  const auto* part = reinterpret_cast<const float2*>(mlp.scratch + pair);
+  float2 sum = {};
+#pragma unroll 8
+  for (int64_t stripe = 0; stripe < stripes; ++stripe) {
+    const float2 one = part[stripe * mlp.rows * columns / 2];
+    sum.x += one.x;
+    sum.y += one.y;
+  }
+  const float factor = side == 0 ? factors.x : factors.y;
+  auto* to = static_cast<uint32_t*>(out) + ((row * kSums + side) * mlp.rank + rank) / 2;
+  *to = packed(sum.x * factor, sum.y * factor);
+}
+
+// Gradients += the regions' parts: blockIdx.y names the side. B's gradient has a row for each column of its part.
+__global__ void __launch_bounds__(kThreads) add_row_parts(GpuLowRankSwigluBackward call, int64_t regions) {
+  const GpuLowRankMlp& mlp = call.mlp;
+  const int side = static_cast<int>(blockIdx.y);
+  const int64_t place = int64_t{blockIdx.x} * kThreads + thread(), rank = place / mlp.width, column = place % mlp.width;
+  if (rank >= mlp.rank) return;
+  const float* part = row_parts(mlp, 0, side) + rank * mlp.width + column;
+  float sum = 0.0f;
+#pragma unroll 4
+  for (int64_t region = 0; region < regions; ++region) sum += part[region * kSides * kRank * mlp.width];
+  if (side == kDown) {
+    call.grad_a_down_RI[rank * mlp.width + column] += sum;
+  } else if (side == kGate) {
+    call.grad_b_gate_IR[column * mlp.rank + rank] += mlp.gate_scaling * sum;
+  } else {
+    call.grad_b_up_IR[column * mlp.rank + rank] += mlp.up_scaling * sum;
+  }
+}
+
+template <int kSums>
+int start_column_parts(const GpuLowRankMlp& mlp, void* out, float2 factors, cudaStream_t stream) {
+  const int64_t pairs = mlp.rows * kSums * kRank / 2;
+  const auto blocks = static_cast<unsigned>((pairs + kThreads - 1) / kThreads);
+  add_column_parts<kSums><<<blocks, kThreads, 0, stream>>>(mlp, low_rank_stripes(mlp.width), out, factors);
+  return cudaGetLastError();
+}
+
+}  // namespace
+}  // namespace rankwise
+
+int64_t rankwise_low_rank_scratch_bytes(int64_t rows, int64_t width) {
+  using namespace rankwise;
+  return low_rank_scratch_bytes(rows, width, regions_of(rows, low_rank_stripes(width)));
+}
+
+int rankwise_low_rank_swiglu(const rankwise::GpuLowRankSwiglu* call, void* stream) {
+  using namespace rankwise;
+  if (call->mlp.rows == 0) return cudaSuccess;
+  const auto cuda_stream = static_cast<cudaStream_t>(stream);
+  const auto kernel = call->mlp.dropout.row_keys_N ? low_rank_swiglu<true> : low_rank_swiglu<false>;
+  const int64_t stripes = low_rank_stripes(call->mlp.width), regions = regions_of(call->mlp.rows, stripes);
+  if (const int code = start_stripes<ForwardShared>(kernel, *call, stripes, regions, cuda_stream)) return code;
+  return start_column_parts<1>(call->mlp, call->s_down_NR, {1.0f, 0.0f}, cuda_stream);
+}
+
+int rankwise_low_rank_swiglu_backward(const rankwise::GpuLowRankSwigluBackward* call, void* stream) {
+  using namespace rankwise;
+  const GpuLowRankMlp& mlp = call->mlp;
+  if (mlp.rows == 0) return cudaSuccess;
+  const auto cuda_stream = static_cast<cudaStream_t>(stream);
+  const auto kernel = mlp.dropout.row_keys_N ? low_rank_swiglu_backward<true> : low_rank_swiglu_backward<false>;
+  const int64_t stripes = low_rank_stripes(mlp.width), regions = regions_of(mlp.rows, stripes);
+  if (const int code = start_stripes<BackwardShared>(kernel, *call, stripes, regions, cuda_stream)) return code;
+  const float2 factors = {mlp.gate_scaling, mlp.up_scaling};
+  if (const int code = start_column_parts<2>(mlp, call->ds_gate_up_NR2, factors, cuda_stream)) return code;
+  const dim3 blocks(static_cast<unsigned>((mlp.width * kRank + kThreads - 1) / kThreads), kSides);
+  add_row_parts<<<blocks, kThreads, 0, cuda_stream>>>(*call, regions);
+  return cudaGetLastError();
+}
