@@ -11,6 +11,7 @@ BENCH = Path(__file__).resolve().parents[1] / "bench/gpu"
 sys.path.insert(0, str(BENCH))
 from cases import SUITES, Case  # noqa: E402
 from table import table  # noqa: E402
+from peer_packages import PACKAGES  # noqa: E402
 
 
 def result(speed, **more):
@@ -146,6 +147,68 @@ def test_one_batch_goes_through_both_on_weights_from_files(bench):
     assert results["PEFT float32"]["gradient_error"] == 0
     assert results["Rankwise float32"]["gradient_error"] < 1e-5 and results["Rankwise float32"]["dx_error"] < 1e-5
     peft_error = results["PEFT bfloat16, adapter too"]["gradient_error"]
+@pytest.fixture
+def tiny_peer(monkeypatch):
+    """The model that peft_step.py makes of a tiny shape, and its losses, with more arguments."""
+    import peft_step
+
+    def make(*arguments):
+        small = ["--device", "cpu", "--shape", "tiny", "--sequence-length", "32", "--micro-batch", "2"]
+        monkeypatch.setattr(sys, "argv", ["peft_step.py", *small, "--steps", "2", "--warm-up", "1", *arguments])
+        options = peft_step.parse()
+        peft_step.torch.manual_seed(17)
+        model = peft_step.make_model(options)
+        losses, _ = peft_step.train(model, peft_step.make_batch(options, 0), options)
+        return model, losses
+
+    return make
+
+
+@pytest.mark.parametrize("option", PACKAGES)
+def test_the_peer_names_the_package_that_it_lacks(option, tiny_peer, monkeypatch, capsys):
+    module, package = PACKAGES[option]
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(SystemExit):
+        tiny_peer(f"--{option}", *(["loss"] if option == "liger" else []))
+    assert f"error: --{option}: a package is missing: pip install {package}" in capsys.readouterr().err
+
+
+def test_a_loss_that_is_not_ligers_is_an_error(tiny_peer, monkeypatch):
+    monkeypatch.setattr("peft_step.missing", lambda option: None)
+    monkeypatch.setattr("peft_step.apply_liger", lambda kind: None)
+    with pytest.raises(RuntimeError, match="do not call Liger's fused loss"):
+        tiny_peer("--liger", "loss")
+
+
+def parts_by_type(model):
+    """{last part of the name: types} of the modules with a weight."""
+    found = {}
+    for name, module in model.named_modules():
+        if hasattr(module, "weight"):
+            found.setdefault(name.removesuffix(".default").split(".")[-1], set()).add(type(module).__name__)
+    return found
+
+
+def test_the_peer_in_nf4_keeps_half_a_byte_a_weight_of_its_blocks(tiny_peer):
+    model, losses = tiny_peer("--nf4")
+    types = parts_by_type(model)
+    assert (types["base_layer"], types["lora_A"], types["lm_head"]) == ({"Linear4bit"}, {"Linear"}, {"Linear"})
+    weight = model.get_submodule("base_model.model.model.layers.0.mlp.up_proj.base_layer").weight
+    assert (weight.numel(), weight.element_size(), weight.quant_state.nested) == (64 * 160 // 2, 1, True)
+    assert all("lora_" in name for name, parameter in model.named_parameters() if parameter.requires_grad)
+    assert losses[2] < losses[1] < losses[0]
+
+
+def test_the_peer_multiplies_frozen_layers_in_float8(tiny_peer):
+    pytest.importorskip("torchao")
+    _, plain = tiny_peer()
+    model, losses = tiny_peer("--float8")
+    types = parts_by_type(model)
+    assert (types["base_layer"], types["lora_A"], types["lm_head"]) == ({"Float8Linear"}, {"Linear"}, {"Linear"})
+    assert losses[2] < losses[1] < losses[0]
+    assert 0 < abs(losses[0] - plain[0]) < 0.01
+
+
     assert results["Rankwise bfloat16"]["gradient_error"] < 1.5 * peft_error  # one draw, so wider than in tests/parity
     assert peft_error > 1e-4, "PEFT did not compute in bfloat16"
     assert len(results["Rankwise bfloat16"]["loss"]) == 3

@@ -2,7 +2,8 @@
 
 A Llama of a named shape with random bfloat16 weights, LoRA r 16 on the seven linear layers, one batch of random tokens
 that are all labels, gradients clipped to a norm of 1, fused AdamW. One process, or with --fsdp one a GPU under torchrun
-or mpirun, each with a batch of its own and the model sharded by FSDP2, a group a decoder layer. Prints one line of JSON.
+or mpirun, each with a batch of its own and the model sharded by FSDP2, a group a decoder layer. On demand with what
+other packages make faster or smaller (peer_packages.py). Prints one line of JSON.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import warnings
 
 import torch
 import torch.distributed as dist
+from peer_packages import PACKAGES, allocate_nf4, apply_liger, missing, multiply_in_float8, with_nf4_layers
 from peft import LoraConfig, get_peft_model
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
@@ -49,6 +51,15 @@ def llama_config(name, layers=None, **more):
     return LlamaConfig(**settings, rope_parameters=rope, max_position_embeddings=131072)
 
 
+def add_packages(parser):
+    parser.add_argument(
+        "--liger", choices=["loss", "all"], help="Liger's fused loss alone, or norms, rotary, SwiGLU too"
+    )
+    base = parser.add_mutually_exclusive_group()
+    base.add_argument("--float8", action="store_true", help="frozen layers multiplied by torchao, tensorwise")
+    base.add_argument("--nf4", action="store_true", help="frozen layers stored by bitsandbytes, double quantisation")
+
+
 def parse():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shape", choices=SHAPES, default="8b", help="of Llama 3.1 and 3.2; tiny: to try this script")
@@ -62,7 +73,14 @@ def parse():
     parser.add_argument("--checkpointing", action="store_true", help="recompute each decoder layer")
     parser.add_argument("--fsdp", action="store_true")
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
-    return parser.parse_args()
+    add_packages(parser)
+    options = parser.parse_args()
+    for option in PACKAGES:
+        if getattr(options, option) and (package := missing(option)):
+            parser.error(f"--{option}: a package is missing: pip install {package}")
+    if options.nf4 and options.fsdp:
+        parser.error("--nf4 is for one process")
+    return options
 
 
 def join_processes(device):
@@ -82,7 +100,7 @@ def meta_model(options):
     config = llama_config(options.shape, options.layers, attn_implementation="sdpa")
     with torch.device("meta"):
         model = LlamaForCausalLM(config).to(torch.bfloat16)
-        model = get_peft_model(model, LORA)
+        model = get_peft_model(with_nf4_layers(model) if options.nf4 else model, LORA)
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.to(DTYPES[options.adapters])
@@ -94,12 +112,15 @@ def decoder(model):
 
 
 @torch.no_grad()
-def materialise(model, device):
+def materialise(model, options):
     """Random weights where the model, or this process's part of it, is to be."""
-    model.to_empty(device=device)
+    device = options.device
+    allocate_nf4(model, device) if options.nf4 else model.to_empty(device=device)
     model.base_model.model.tie_weights()
     for name, parameter in model.named_parameters():
         local = parameter.to_local() if isinstance(parameter, DTensor) else parameter
+        if not local.is_floating_point():
+            continue  # NF4
         if "norm" in name:
             local.fill_(1)
         elif "lora_B" in name:
@@ -113,7 +134,11 @@ def materialise(model, device):
 
 
 def make_model(options):
+    if options.liger:
+        apply_liger(options.liger)
     model = meta_model(options)
+    if options.float8:
+        multiply_in_float8(model, options.device)
     layers = decoder(model).layers
     if options.checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -125,7 +150,7 @@ def make_model(options):
         for layer in layers:
             fully_shard(layer, mesh=mesh)
         fully_shard(model, mesh=mesh)
-    materialise(model, options.device)
+    materialise(model, options)
     model.train()
     return model
 
@@ -134,6 +159,13 @@ def make_batch(options, rank):
     generator = torch.Generator().manual_seed(17 + rank)
     size = (options.micro_batch, options.sequence_length)
     return torch.randint(SHAPES[options.shape]["vocab_size"], size, generator=generator).to(options.device)
+
+
+def loss_of(model, ids, options):
+    output = model(input_ids=ids, labels=ids, use_cache=False)
+    if options.liger and output.logits is not None:
+        raise RuntimeError("these transformers do not call Liger's fused loss")
+    return output.loss
 
 
 def train(model, ids, options):
@@ -146,7 +178,7 @@ def train(model, ids, options):
         if step == options.warm_up:
             synchronize()
             began = time.perf_counter()
-        loss = model(input_ids=ids, labels=ids, use_cache=False).loss
+        loss = loss_of(model, ids, options)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trainable, 1.0)
         optimizer.step()
@@ -189,6 +221,9 @@ def main():
         "adapters": options.adapters,
         "compile": options.compile,
         "checkpointing": options.checkpointing,
+        "liger": options.liger,
+        "float8": options.float8,
+        "nf4": options.nf4,
         "step_seconds_mean": seconds / options.steps,
         **memory(options.device),
         "loss": losses,
