@@ -1,5 +1,6 @@
 """The GPU benchmark's command, without GPUs: rows by turns, failures, interruption, traces, and the peer on a CPU."""
 
+import importlib.metadata
 import json
 import subprocess
 import sys
@@ -10,8 +11,8 @@ import pytest
 BENCH = Path(__file__).resolve().parents[1] / "bench/gpu"
 sys.path.insert(0, str(BENCH))
 from cases import SUITES, Case  # noqa: E402
-from table import table  # noqa: E402
 from peer_packages import PACKAGES  # noqa: E402
+from table import table  # noqa: E402
 
 
 def result(speed, **more):
@@ -103,6 +104,15 @@ def test_the_scaling_of_a_host_without_peers(bench):
     assert bench.table.read_text().startswith("# Training on more and more GPUs of a host\n")
 
 
+def test_bases_in_other_formats_say_with_what_they_ran(bench):
+    printed = bench("--suite", "bases", "--only", "8b", "8b-nf4", "8b-nf4-shard", "--rounds", "1")
+    assert [line.split(": ")[1] for line in printed] == ["8b", "8b-nf4", "8b-nf4-shard"]
+    text = bench.table.read_text()
+    assert text.startswith("# Bases in bfloat16, float8 and NF4 on GPUs\n")
+    assert f"bitsandbytes {importlib.metadata.version('bitsandbytes')}" in text.splitlines()[2]
+    assert "1.000 x 8b-nf4" in text and "--base shard --base-dtype nf4" in text
+
+
 def test_an_interrupted_call_is_continued_with_what_is_missing_or_failed(bench):
     bench("--only", "8b", "8b-recompute", "--rounds", "1")
     printed = bench("--only", "8b", "8b-recompute", "--rounds", "2", "--continue")
@@ -137,16 +147,6 @@ def test_the_peer_trains_a_tiny_shape(bench):
     assert len(losses) == 3 and losses[-1] < losses[0]
 
 
-def test_one_batch_goes_through_both_on_weights_from_files(bench):
-    printed = bench(
-        "--only", "parity", "--shape", "tiny", "--sequence-length", "48", "--files", bench.table.parent / "model"
-    )
-    assert printed[-1] == "round 0: parity: done"
-    (line,) = (bench.table.parent / "gpu.jsonl").read_text().splitlines()
-    results = json.loads(line)["result"]["results"]
-    assert results["PEFT float32"]["gradient_error"] == 0
-    assert results["Rankwise float32"]["gradient_error"] < 1e-5 and results["Rankwise float32"]["dx_error"] < 1e-5
-    peft_error = results["PEFT bfloat16, adapter too"]["gradient_error"]
 @pytest.fixture
 def tiny_peer(monkeypatch):
     """The model that peft_step.py makes of a tiny shape, and its losses, with more arguments."""
@@ -209,6 +209,16 @@ def test_the_peer_multiplies_frozen_layers_in_float8(tiny_peer):
     assert 0 < abs(losses[0] - plain[0]) < 0.01
 
 
+def test_one_batch_goes_through_both_on_weights_from_files(bench):
+    printed = bench(
+        "--only", "parity", "--shape", "tiny", "--sequence-length", "48", "--files", bench.table.parent / "model"
+    )
+    assert printed[-1] == "round 0: parity: done"
+    (line,) = (bench.table.parent / "gpu.jsonl").read_text().splitlines()
+    results = json.loads(line)["result"]["results"]
+    assert results["PEFT float32"]["gradient_error"] == 0
+    assert results["Rankwise float32"]["gradient_error"] < 1e-5 and results["Rankwise float32"]["dx_error"] < 1e-5
+    peft_error = results["PEFT bfloat16, adapter too"]["gradient_error"]
     assert results["Rankwise bfloat16"]["gradient_error"] < 1.5 * peft_error  # one draw, so wider than in tests/parity
     assert peft_error > 1e-4, "PEFT did not compute in bfloat16"
     assert len(results["Rankwise bfloat16"]["loss"]) == 3

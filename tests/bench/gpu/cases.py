@@ -101,4 +101,73 @@ SCALING = [
     *scaled(8, 0.95),
 ]
 
-SUITES = {"peers": CASES, "scaling": SCALING}
+ONE_8B, ONE_PEER = "--shape 8b --base replicate", "--shape 8b --adapters bfloat16"
+
+
+def stored(name, ranks, arguments, **wanted):
+    return rankwise(name, ranks, arguments, plan_within=0.03, **wanted)
+
+
+# The base in bfloat16, float8 and NF4, each beside what PEFT reaches with Liger, torch.compile, torchao, bitsandbytes.
+BASES = [
+    stored(
+        "8b", 1, f"{ONE_8B} --activations save", tokens_per_second=20_000, peak_gib=41,
+        share_of=(("peft-8b-liger-compile", 1.2), ("peft-8b-liger", None)),
+    ),
+    peft("peft-8b-liger-compile", 1, f"{ONE_PEER} --compile --liger loss"),
+    peft("peft-8b-liger", 1, f"{ONE_PEER} --liger all"),
+    stored(
+        "8b-float8", 1, f"{ONE_8B} --base-dtype float8 --activations save", tokens_per_second=28_000, peak_gib=34,
+        share_of=(("peft-8b-float8-liger-compile", 1.0), ("8b", None)),
+    ),
+    peft("peft-8b-float8-liger-compile", 1, f"{ONE_PEER} --compile --liger loss --float8"),
+    stored(
+        "8b-nf4", 1, f"{ONE_8B} --base-dtype nf4 --activations save", tokens_per_second=17_000, peak_gib=32,
+        share_of=(("peft-8b-nf4-liger-compile", None), ("8b", None)),
+    ),
+    peft("peft-8b-nf4-liger-compile", 1, f"{ONE_PEER} --compile --liger loss --nf4"),
+    stored("8b-recompute-mlp", 1, f"{ONE_8B} --activations recompute_mlp", share_of=(("8b", None),)),
+    stored(
+        "8b-float8-recompute-mlp", 1, f"{ONE_8B} --base-dtype float8 --activations recompute_mlp",
+        share_of=(("8b-float8", None),),
+    ),
+    stored(
+        "8b-nf4-recompute-mlp", 1, f"{ONE_8B} --base-dtype nf4 --activations recompute_mlp",
+        share_of=(("8b-nf4", None),),
+    ),
+    stored(
+        "8b-recompute", 1, f"{ONE_8B} --activations recompute_block", tokens_per_second=13_500, peak_gib=19,
+        share_of=(("peft-8b-liger-compile-checkpointing", None),),
+    ),
+    peft("peft-8b-liger-compile-checkpointing", 1, f"{ONE_PEER} --compile --liger loss --checkpointing"),
+    stored(
+        "8b-float8-recompute", 1, f"{ONE_8B} --base-dtype float8 --activations recompute_block",
+        share_of=(("8b-recompute", None),),
+    ),
+    stored(
+        "8b-nf4-recompute", 1, f"{ONE_8B} --base-dtype nf4 --activations recompute_block", tokens_per_second=12_000,
+        peak_gib=9.5, share_of=(("8b-recompute", None),),
+    ),
+    stored(
+        "70b-nf4", 1, "--shape 70b --base replicate --base-dtype nf4 --activations recompute_block --micro-batch 2",
+        tokens_per_second=1_200, peak_gib=60,
+    ),
+    stored(
+        "8b-shard", 2, "--shape 8b --base shard --activations save --resident-gib 0", share_of=(("8b", 0.98),)
+    ),
+    stored("8b-resident", 2, "--shape 8b --base shard --activations save --resident-gib 16", share_of=(("8b", None),)),
+    stored(
+        "8b-float8-shard", 2, "--shape 8b --base shard --base-dtype float8 --activations save --resident-gib 0",
+        share_of=(("8b-float8", None),),
+    ),
+    stored(
+        "8b-nf4-shard", 2, "--shape 8b --base shard --base-dtype nf4 --activations save --resident-gib 0",
+        share_of=(("8b-nf4", None),),
+    ),
+    stored("70b-shard-float8", 2, "--shape 70b --base shard --base-dtype float8 --activations recompute_block"),
+    stored(  # two times 80 GB do not hold it
+        "70b-shard", 2, "--shape 70b --base shard --activations recompute_block", tokens_per_second=2_000, peak_gib=120,
+    ),
+]  # fmt: skip
+
+SUITES = {"peers": CASES, "scaling": SCALING, "bases": BASES}

@@ -9,6 +9,7 @@ lie beside the measurements as trace_<row>.json.
 """
 
 import argparse
+import contextlib
 import datetime
 import importlib.metadata
 import json
@@ -29,14 +30,22 @@ from processes import started  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
 PARITY = "parity"
-TITLES = {"peers": "Training on GPUs beside PEFT", "scaling": "Training on more and more GPUs of a host"}
+TITLES = {
+    "peers": "Training on GPUs beside PEFT",
+    "scaling": "Training on more and more GPUs of a host",
+    "bases": "Bases in bfloat16, float8 and NF4 on GPUs",
+}
+PACKAGES = ("torch", "transformers", "peft", "liger-kernel", "torchao", "bitsandbytes")
 BUILD = Path(os.environ.get("RANKWISE_BUILD", ROOT / "build/release"))
 
 
 def parse():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--suite", choices=SUITES, default="peers", help="scaling: one GPU and more, without peers and parity"
+        "--suite",
+        choices=SUITES,
+        default="peers",
+        help="scaling: one GPU and more, without peers; bases: in bfloat16, float8 and NF4; both without parity",
     )
     names = {case.name for cases in SUITES.values() for case in cases}
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=[PARITY, *sorted(names)], help="rows to run")
@@ -55,7 +64,9 @@ def parse():
     parser.add_argument("--shape", help="instead of each row's own: tiny, to try this command")
     parser.add_argument("--files", type=Path, default=ROOT / "build/bench_model", metavar="DIRECTORY")
     parser.add_argument("--sequence-length", type=int, default=2048)
-    parser.add_argument("--output", type=Path, help="default: tests/bench/results/gpu.md, of scaling gpu_scaling.md")
+    parser.add_argument(
+        "--output", type=Path, help="default: tests/bench/results/gpu.md, of scaling gpu_scaling.md, ..."
+    )
     parser.add_argument("--measurements", type=Path, help="default: build/bench_gpu.jsonl, likewise")
     options = parser.parse_args()
     options.cases = SUITES[options.suite]
@@ -195,13 +206,19 @@ def bandwidth():
     return 3.0 if any("H100" in gpu for gpu in gpus()) else 4.2
 
 
+def versions():
+    """Of PEFT's side, as far as it is installed: Liger's, torchao's and bitsandbytes' packages need not be."""
+    for name in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            yield f"{name} {importlib.metadata.version(name)}"
+
+
 def suite_argument(options):
     return "" if options.suite == "peers" else f' BENCH="--suite {options.suite}"'
 
 
 def report(measurements, options):
     hardware = "; ".join(gpus()) or "no GPU"
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "transformers", "peft"))
     commands = "\n".join(
         f"{case.name}: {as_typed(command_of(case, options), options)}"
         for case in options.cases
@@ -209,7 +226,7 @@ def report(measurements, options):
     )
     return (
         f"# {TITLES[options.suite]}\n\n`make bench-gpu{suite_argument(options)}` on {datetime.date.today()}, commit {commit()}: {hardware}; "
-        f"{versions}. Random bfloat16 weights, LoRA r 16 on all linear layers, random tokens that are all "
+        f"{', '.join(versions())}. Random bfloat16 weights, LoRA r 16 on all linear layers, random tokens that are all "
         f"in the loss, AdamW; rows by turns, each run {options.steps} steps after {options.warm_up} of warm-up. Peak: the "
         f"framework's allocator, with Rankwise NCCL's buffers too; driver's: all that is in use on the GPU at the end.\n\n"
         f"{''.join(parity_report(measurements))}{table(options.cases, measurements)}\n\n{''.join(profiles(options))}```\n{commands}\n```\n"
