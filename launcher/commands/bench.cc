@@ -1,5 +1,4 @@
 #include <CLI/CLI.hpp>
-#include <algorithm>
 #include <iostream>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -13,14 +12,6 @@ namespace {
 
 double gib(int64_t bytes) { return static_cast<double>(bytes) / 0x1p30; }
 
-const std::map<std::string, ModelSection::BaseDtype> kBaseDtypes = {{"same", ModelSection::BaseDtype::kSame},
-                                                                    {"nf4", ModelSection::BaseDtype::kNf4},
-                                                                    {"float8", ModelSection::BaseDtype::kFloat8}};
-
-const std::string& name_of(ModelSection::BaseDtype base_dtype) {
-  return std::ranges::find(kBaseDtypes, base_dtype, [](const auto& entry) { return entry.second; })->first;
-}
-
 void print(const World& world, const BenchmarkOptions& options, const BenchmarkResult& result) {
   nlohmann::ordered_json json;
   json["stack"] = "rankwise";
@@ -28,7 +19,7 @@ void print(const World& world, const BenchmarkOptions& options, const BenchmarkR
   json["ranks"] = world.size();
   json["device"] = result.device;
   json["base"] = result.base;
-  json["base_dtype"] = name_of(options.base_dtype);
+  json["base_dtype"] = base_dtype_name(options.base_dtype);
   json["activations"] = result.activations;
   json["gather_transport"] = result.gather_transport;
   json["tokens_per_second_per_gpu"] = result.tokens_per_second_per_rank;
@@ -88,7 +79,9 @@ void add_bench(CLI::App& app, Command& chosen) {
   add_choice<P::Device>(command, "--device", options->parallel.device,
                         {{"auto", P::Device::kAuto}, {"cpu", P::Device::kCpu}, {"cuda", P::Device::kCuda}});
   using M = ModelSection;
-  add_choice<M::BaseDtype>(command, "--base-dtype", options->base_dtype, kBaseDtypes);
+  add_choice<M::BaseDtype>(
+      command, "--base-dtype", options->base_dtype,
+      {{"same", M::BaseDtype::kSame}, {"nf4", M::BaseDtype::kNf4}, {"float8", M::BaseDtype::kFloat8}});
   add_choice<P::Base>(command, "--base", options->parallel.base,
                       {{"auto", P::Base::kAuto},
                        {"replicate", P::Base::kReplicate},
