@@ -10,7 +10,15 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests/bench/gpu"))
-from ideal import adapter_bytes, adapter_parameters, attention_flop, frozen_flop, ideal_seconds  # noqa: E402
+from ideal import (  # noqa: E402
+    Rates,
+    adapter_bytes,
+    adapter_parameters,
+    attention_flop,
+    frozen_flop,
+    ideal_seconds,
+    stored_bytes,
+)
 from step_profile import CLASSES, class_of, profile, table  # noqa: E402
 
 BUILD = Path(os.environ.get("RANKWISE_BUILD", ROOT / "build/release"))
@@ -27,7 +35,9 @@ LLAMA_8B = dict(
     sequence_length=2048,
     activations="save",
 )
+RATES = Rates(tflops=790, tbs=4.2, float8_tflops=1500)
 PRODUCTS = ("rankwise::sum_products",)
+FLOAT8 = ("rankwise::float8_product_transposed",)
 OURS = "void rankwise::(anonymous namespace)::"
 
 
@@ -37,6 +47,12 @@ OURS = "void rankwise::(anonymous namespace)::"
         ("large GEMMs", "nvjet_tst_128x256_64x4_2x1_v_bz_coopA_TNT", (*PRODUCTS, "aten::mm")),
         ("large GEMMs", "nvjet_tst_128x256_64x4_2x1_v_bz_coopA_TNT", ()),
         ("large GEMMs", "rankwise::sum_products", PRODUCTS),
+        ("large GEMMs", "nvjet_qqtst_128x128_128x6_4x1_v_bz_TNT", ("rankwise::float8_product", "aten::_scaled_mm")),
+        ("large GEMMs", "cutlass_3x_gemm_f8f8bf16_rowwise", (*FLOAT8, "aten::_scaled_mm")),
+        ("row quantising", f"{OURS}quantise_rows<__nv_bfloat16>(rankwise::GpuFloat8Rows)", FLOAT8),
+        ("transposes of weights", f"{OURS}transpose(rankwise::GpuByteTranspose)", FLOAT8),
+        ("expansion of NF4", f"{OURS}expand<__nv_bfloat16>(rankwise::GpuNf4Expansion)", ()),
+        ("copies and memsets", "transpose_readWrite_alignment_kernel", ("aten::copy_",)),
         ("LoRA GEMMs", "nvjet_tst_256x128_64x4_1x2_h_bz_coopA_TNT", (*PRODUCTS, "aten::addmm_")),
         ("LoRA GEMMs", "sm90_xmma_gemm_bf16bf16_bf16f32_f32_tn_n_tilesize64x64x64", ("aten::mm",)),
         ("LoRA GEMMs", "void cublasLt::splitKreduce_kernel<32, 16, int>", ("aten::mm",)),
@@ -114,10 +130,11 @@ def test_time_of_the_compute_stream_by_class(trace):
 
 
 def test_the_table_names_each_class_and_its_ideal(trace):
-    lines = table(profile(trace), tflops=790, tbs=4.2).splitlines()
+    lines = table(profile(trace), RATES).splitlines()
     assert lines[0] == "| class | ms a step | of it | kernels | ideal ms | x ideal |"
     rows = {line.split(" | ")[0].strip("| "): line for line in lines[2:]}
-    assert [kind for kind in CLASSES if kind not in rows] == ["additions, other elementwise"]
+    of_other_bases = ["row quantising", "transposes of weights", "expansion of NF4"]
+    assert [kind for kind in CLASSES if kind not in rows] == [*of_other_bases, "additions, other elementwise"]
     assert rows["large GEMMs"] == "| large GEMMs | 0.06 | 61.5% | 1 | 310.75 | 0.00 |"
     assert rows["gaps"] == "| gaps | 0.01 | 7.7% | 0 |  |  |"
     assert rows["step"].startswith("| step | 0.10 |")
@@ -130,7 +147,7 @@ def test_a_trace_of_something_else_is_refused():
 
 def test_formulas_give_the_published_figures_of_llama_8b():
     """GFLOP and KB a token: forward 15.009 and backward 14.959, attention 0.537 and 1.342, A and B 557 KB a layer."""
-    assert frozen_flop(LLAMA_8B, 1, 1) == pytest.approx(15.009e9 + 14.959e9, rel=1e-4)
+    assert sum(frozen_flop(LLAMA_8B, 1, 1)) == pytest.approx(15.009e9 + 14.959e9, rel=1e-4)
     assert attention_flop(LLAMA_8B, 1) == pytest.approx((0.537e9, 1.342e9), rel=1e-3)
     assert adapter_parameters(LLAMA_8B) == pytest.approx(41.94e6, rel=1e-4)
     assert adapter_bytes(LLAMA_8B, 1) / 32 == pytest.approx(225e3 + 332e3, rel=1e-3)
@@ -138,17 +155,55 @@ def test_formulas_give_the_published_figures_of_llama_8b():
 
 def test_recomputing_costs_all_products_but_the_last_and_attention():
     again = LLAMA_8B | {"activations": "recompute_block"}
-    assert frozen_flop(again, 1, 1) - frozen_flop(LLAMA_8B, 1, 1) == pytest.approx(10.80e9 - 0.537e9, rel=1e-2)
+    assert sum(frozen_flop(again, 1, 1)) - sum(frozen_flop(LLAMA_8B, 1, 1)) == pytest.approx(
+        10.80e9 - 0.537e9, rel=1e-2
+    )
     assert attention_flop(again, 1)[0] == 2 * attention_flop(LLAMA_8B, 1)[0]
-    assert ideal_seconds(again, 790, 4.2)["norms"] > ideal_seconds(LLAMA_8B, 790, 4.2)["norms"]
+    assert ideal_seconds(again, RATES)["norms"] > ideal_seconds(LLAMA_8B, RATES)["norms"]
+
+
+BLOCKS = 6.979e9  # weights of the blocks' linear layers; a product of them costs two FLOP each
+QKV = 4096 * 6144
+
+
+def test_products_in_float8_run_at_their_own_rate_but_the_head_does_not():
+    blocks, head = frozen_flop(LLAMA_8B, 1, 1)
+    assert blocks == pytest.approx(2 * (2 * BLOCKS - QKV), rel=1e-3)
+    plain, float8 = (ideal_seconds(LLAMA_8B | {"base_dtype": d}, RATES)["large GEMMs"] for d in ("same", "float8"))
+    tokens, learned = 8192, 8188
+    saved = tokens * blocks * (1 / 790e12 - 1 / 1500e12)
+    assert plain == pytest.approx(ideal_seconds(LLAMA_8B, RATES)["large GEMMs"])
+    assert plain - float8 == pytest.approx(saved)
+    assert plain == pytest.approx((tokens * blocks + learned * head) / 790e12)
+
+
+def test_what_other_bases_cost_beside_their_products():
+    """A layer quantises rows of 4096, 4096, 4096, 14336 forward, of 6144, 4096, 28672, 4096 backward."""
+    float8, nf4 = (stored_bytes(LLAMA_8B | {"base_dtype": d}, 100) for d in ("float8", "nf4"))
+    assert float8["row quantising"] == 100 * 3 * (32 * (26624 + 43008) - 6144)
+    assert float8["transposes of weights"] == pytest.approx(2 * (BLOCKS - QKV), rel=1e-3)
+    assert nf4["expansion of NF4"] == pytest.approx((2 * BLOCKS - QKV) * 2.5166, rel=1e-3)
+    assert stored_bytes(LLAMA_8B, 100) == {}
+    again = stored_bytes(LLAMA_8B | {"base_dtype": "nf4", "activations": "recompute_mlp"}, 100)["expansion of NF4"]
+    assert again - nf4["expansion of NF4"] == pytest.approx(32 * 4096 * 28672 * 2.5166, rel=1e-3)
+
+
+def test_a_float8_step_names_its_classes_and_rate(trace):
+    trace["rankwise"] = LLAMA_8B | {"base_dtype": "float8"}
+    text = table(profile(trace), RATES)
+    assert "| row quantising | 0.00 | 0.0% | 0 |" in text and "| transposes of weights |" in text
+    assert text.splitlines()[-1] == "Ideal: 790 TFLOP/s, 1500 in float8, 4.2 TB/s."
 
 
 def test_a_trace_of_the_program_on_a_cpu(tmp_path):
     file, markdown = tmp_path / "trace.json", tmp_path / "profile.md"
     bench = [BUILD / "rankwise", "bench", "--shape", "tiny", "--device", "cpu", "--micro-batch", "2", "--trace", file]
-    subprocess.run([*bench, "--sequence-length", "64", "--steps", "1", "--warm-up", "1"], check=True)
+    subprocess.run(
+        [*bench, "--base-dtype", "nf4", "--sequence-length", "64", "--steps", "1", "--warm-up", "1"], check=True
+    )
     found = profile(json.loads(file.read_text()))
     assert (found.on_device, found.steps, found.facts["shape"]) == (False, 2, "tiny")
+    assert found.facts["base_dtype"] == "nf4"
     own = ["large GEMMs", "attention forward", "attention backward", "norms", "rotary", "SwiGLU", "cross entropy"]
     assert [kind for kind in [*own, "optimizer"] if found.time[kind] <= 0] == []
     assert sum(found.time.values()) == pytest.approx(found.step)

@@ -1,10 +1,23 @@
 """What a step would take if each class of work ran at the hardware's rate: FLOP over TFLOP/s, or bytes over TB/s.
 
 Of the trace's facts: a Llama shape, LoRA of rank r on all seven linear layers, 16-bit activations and weights, float32
-adapters. N tokens, C channels, I intermediate size; a layer's linear groups are q k v, o, gate up, down.
+adapters; the blocks' weights in float8 or NF4 where base_dtype says so. N tokens, C channels, I intermediate size; a
+layer's linear groups are q k v, o, gate up, down.
 """
 
+from dataclasses import dataclass
+
+NF4_BYTES = 8464 / 16384  # a weight, of a span: codes, maxima, scale and offset
 ADAMW_BYTES = 34  # a parameter: reads it, its gradient (twice: clipping), two moments; writes three, and a 16-bit copy
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What the hardware reaches: TFLOP/s of 16-bit and of float8 GEMMs, TB/s of memory."""
+
+    tflops: float = 790.0
+    tbs: float = 4.2
+    float8_tflops: float = 1500.0
 
 
 def groups(facts):
@@ -29,13 +42,40 @@ def adapter_parameters(facts):
     return facts["lora_r"] * facts["num_hidden_layers"] * sum(each)
 
 
-def frozen_flop(facts, tokens, learned):
-    """Of the products with frozen weights; none for a gradient below the first layer's q, k, v."""
-    size = {name: inputs * outputs for name, (inputs, outputs, _) in groups(facts).items()}
+def of_products(facts, size):
+    """(forward, backward) sums of a group's size over all products with the blocks' weights.
+
+    What is recomputed counts as forward; no gradient is wanted below the first layer's q, k, v.
+    """
     again = sum(size[name] for name in recomputed(facts)[0])
-    layers = facts["num_hidden_layers"] * (2 * sum(size.values()) + again) - size["qkv"]
+    layers, once = facts["num_hidden_layers"], sum(size.values())
+    return layers * (once + again), layers * once - size["qkv"]
+
+
+def weights(facts):
+    """Elements of each linear group of a layer."""
+    return {name: inputs * outputs for name, (inputs, outputs, _) in groups(facts).items()}
+
+
+def frozen_flop(facts, tokens, learned):
+    """(blocks, head) of the products with frozen weights."""
     head = 2 * facts["vocab_size"] * facts["hidden_size"]
-    return 2 * (tokens * layers + learned * head)
+    return 2 * tokens * sum(of_products(facts, weights(facts))), 2 * learned * head
+
+
+def stored_bytes(facts, tokens):
+    """By class, what a base costs beside its products that is not stored as it is multiplied."""
+    forward, backward = of_products(facts, weights(facts))
+    if facts.get("base_dtype") == "nf4":
+        return {"expansion of NF4": (forward + backward) * (NF4_BYTES + 2)}
+    if facts.get("base_dtype") != "float8":
+        return {}
+    inputs, _ = of_products(facts, {name: i for name, (i, _, _) in groups(facts).items()})
+    _, outputs = of_products(facts, {name: o for name, (_, o, _) in groups(facts).items()})
+    return {
+        "row quantising": tokens * (inputs + outputs) * (2 + 1),  # reads 16 bits, writes 8
+        "transposes of weights": backward * (1 + 1),
+    }
 
 
 def adapter_bytes(facts, tokens):
@@ -68,15 +108,17 @@ def row_bytes(facts, tokens, learned):
     )
 
 
-def ideal_seconds(facts, tflops, tbs):
+def ideal_seconds(facts, rates):
     """By class of step_profile.py; a class that is not named need not be."""
     samples = facts["micro_batch"]
     tokens, learned = samples * facts["sequence_length"], samples * (facts["sequence_length"] - 1)
-    flop, byte = 1e-12 / tflops, 1e-12 / tbs
+    flop, byte = 1e-12 / rates.tflops, 1e-12 / rates.tbs
+    blocks, head = frozen_flop(facts, tokens, learned)
+    block_flop = 1e-12 / (rates.float8_tflops if facts.get("base_dtype") == "float8" else rates.tflops)
     forward, backward = attention_flop(facts, tokens)
     norms, rotary, swiglu, loss = row_bytes(facts, tokens, learned)
     return {
-        "large GEMMs": frozen_flop(facts, tokens, learned) * flop,
+        "large GEMMs": blocks * block_flop + head * flop,
         "LoRA GEMMs": adapter_bytes(facts, tokens) * byte,
         "attention forward": forward * flop,
         "attention backward": backward * flop,
@@ -85,4 +127,5 @@ def ideal_seconds(facts, tflops, tbs):
         "SwiGLU": swiglu * byte,
         "cross entropy": loss * byte,
         "optimizer": adapter_parameters(facts) * ADAMW_BYTES * byte,
+        **{kind: count * byte for kind, count in stored_bytes(facts, tokens).items()},
     }

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import step_profile
 from cases import SUITES
+from ideal import Rates
 from table import parity_table, speed, table
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -163,7 +164,7 @@ def profiles(options):
     """Markdown: where a step's time goes in each row that was traced."""
     for name in options.trace:
         if (file := trace_file(name, options)).exists():
-            yield f"## Where a step of {name} goes\n\n{step_profile.table(step_profile.read(file), tbs=bandwidth())}\n\n"
+            yield f"## Where a step of {name} goes\n\n{step_profile.table(step_profile.read(file), rates())}\n\n"
 
 
 def gpus():
@@ -201,9 +202,9 @@ def as_typed(command, options):
     return shlex.join(short.get(str(word), str(word)) for word in command).replace(f"{ROOT}/", "")
 
 
-def bandwidth():
-    """TB/s that this machine's GPUs copy (measured: H100 3.0, H200 4.2), for a profile's ideal."""
-    return 3.0 if any("H100" in gpu for gpu in gpus()) else 4.2
+def rates():
+    """For a profile's ideal; what this machine's GPUs copy was measured: H100 3.0 TB/s, H200 4.2."""
+    return Rates(tbs=3.0 if any("H100" in gpu for gpu in gpus()) else 4.2)
 
 
 def versions():

@@ -14,7 +14,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from ideal import ideal_seconds
+from ideal import Rates, ideal_seconds
 
 STEP = "rankwise::step"
 LARGE, SMALL = "large GEMMs", "LoRA GEMMs"
@@ -22,6 +22,9 @@ FORWARD, BACKWARD = "attention forward", "attention backward"
 COPIES, REST, BESIDE, GAPS = "copies and memsets", "additions, other elementwise", "NCCL, other streams", "gaps"
 # First that is found in a kernel's name or in the operators around it.
 OWN = {
+    "row quantising": r"quantise_rows",
+    "transposes of weights": r"GpuByteTranspose",
+    "expansion of NF4": r"GpuNf4Expansion",
     "norms": r"rms_norm",
     "rotary": r"\brope\b",
     "SwiGLU": r"swiglu",
@@ -34,7 +37,8 @@ COPY_OPERATORS = {
     f"aten::{name}"
     for name in "copy_ cat index_select index_copy_ zero_ fill_ zeros zeros_like contiguous clone _to_copy".split()
 }
-GEMM_OPERATORS = {"aten::mm", "aten::addmm", "aten::addmm_", "aten::bmm", "rankwise::sum_products"}
+FROZEN_PRODUCTS = {"rankwise::sum_products", "rankwise::float8_product", "rankwise::float8_product_transposed"}
+GEMM_OPERATORS = {"aten::mm", "aten::addmm", "aten::addmm_", "aten::bmm", "aten::_scaled_mm", "rankwise::sum_products"}
 GEMM_KERNEL = re.compile(r"gemm|gemv|cutlass|nvjet|cublas|xmma|splitK", re.IGNORECASE)
 ON_DEVICE = {"kernel", "gpu_memcpy", "gpu_memset"}
 LAUNCHES = {"cuda_runtime", "cuda_driver"}
@@ -66,7 +70,8 @@ def class_of(name, operators):
     if "elementwise" in name or not (innermost in GEMM_OPERATORS or GEMM_KERNEL.search(name)):
         return REST
     # sum_products begins with the frozen weights and adds the adapter's part to what it has.
-    return LARGE if not operators or ("rankwise::sum_products" in operators and innermost != "aten::addmm_") else SMALL
+    frozen = FROZEN_PRODUCTS & set(operators) and innermost != "aten::addmm_"
+    return LARGE if frozen or not operators else SMALL
 
 
 def end_of(event):
@@ -182,9 +187,14 @@ def cells(kind, found, ideal):
     return [*row, f"{1e3 * ideal[kind]:.2f}", f"{milliseconds / (1e3 * ideal[kind]):.2f}"]
 
 
-def table(found, tflops=790.0, tbs=4.2):
+def said(rates, facts):
+    float8 = f", {rates.float8_tflops:g} in float8" if facts.get("base_dtype") == "float8" else ""
+    return f"Ideal: {rates.tflops:g} TFLOP/s{float8}, {rates.tbs:g} TB/s."
+
+
+def table(found, rates):
     """Markdown."""
-    ideal = ideal_seconds(found.facts, tflops, tbs) if found.facts and found.on_device else {}
+    ideal = ideal_seconds(found.facts, rates) if found.facts and found.on_device else {}
     columns = ["class", "ms a step", "of it", "kernels" if found.on_device else "operators"]
     rows = [cells(kind, found, ideal) for kind in CLASSES if found.time[kind] or kind in ideal or kind == GAPS]
     total = ["step", f"{found.step / 1e3:.2f}", "", ""]
@@ -193,7 +203,7 @@ def table(found, tflops=790.0, tbs=4.2):
         least = 1e3 * sum(ideal.values())
         total += [f"{least:.2f}", f"{found.step / 1e3 / least:.2f}"]
     lines = [columns, ["---"] * len(columns), *rows, total]
-    note = ["", f"Ideal: {tflops:g} TFLOP/s, {tbs:g} TB/s."] if ideal else []
+    note = ["", said(rates, found.facts)] if ideal else []
     return "\n".join([*("| " + " | ".join(line) + " |" for line in lines), *note])
 
 
@@ -213,8 +223,9 @@ def read(path):
 def parse():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("trace", type=Path, help="FILE of rankwise bench --trace FILE; .gz too")
-    parser.add_argument("--tflops", type=float, default=790, help="of GEMMs and attention, for the ideal")
-    parser.add_argument("--tbs", type=float, default=4.2, help="TB/s of all else, for the ideal")
+    parser.add_argument("--tflops", type=float, default=Rates.tflops, help="of GEMMs and attention, for the ideal")
+    parser.add_argument("--float8-tflops", type=float, default=Rates.float8_tflops, help="of GEMMs in float8, likewise")
+    parser.add_argument("--tbs", type=float, default=Rates.tbs, help="TB/s of all else, likewise")
     parser.add_argument("--top", type=int, default=0, metavar="N", help="name the N kernels that take most, too")
     parser.add_argument("--output", type=Path, help="Markdown, besides the terminal")
     return parser.parse_args()
@@ -223,7 +234,7 @@ def parse():
 def main():
     options = parse()
     found = read(options.trace)
-    text = table(found, options.tflops, options.tbs)
+    text = table(found, Rates(options.tflops, options.tbs, options.float8_tflops))
     if options.top:
         text += "\n\n" + longest(found, options.top)
     print(text)
