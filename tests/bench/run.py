@@ -17,7 +17,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from machine import ROOT, commit
+
 RANKWISE = Path(os.environ.get("RANKWISE_BUILD", ROOT / "build/release")).resolve() / "rankwise"
 MODEL, TRAIN = ROOT / "models/SmolLM2-135M-Instruct", ROOT / "data/devil/train.jsonl"
 RECIPE = ROOT / "configs/recipes/smollm2_devil.yaml"
@@ -117,14 +118,13 @@ def main():
         for name, run in runs.items():
             measured[name].append(run())
             print(f"round {number + 1}: {name}: {measured[name][-1]['tokens_per_second']:.1f} tokens/s", flush=True)
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True).stdout
     import peft as peft_package
     import torch
     import transformers
 
     versions = f"torch {torch.__version__}, transformers {transformers.__version__}, peft {peft_package.__version__}"
     text = (
-        f"# Training on CPUs beside PEFT\n\n`make bench` on {datetime.date.today()}, commit {commit.strip()}: "
+        f"# Training on CPUs beside PEFT\n\n`make bench` on {datetime.date.today()}, commit {commit()}: "
         f"{cpu_name()}; {platform.system()} {platform.release()}; {versions}. SmolLM2-135M-Instruct, The Devil's "
         f"Dictionary, r 8 on all linear layers, loss on answers, AdamW; {options.rounds} rounds by turns of "
         f"{options.steps} steps, the first {WARM_UP} not counted; tokens without padding.\n\n{table(measured)}\n"

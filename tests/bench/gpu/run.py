@@ -25,11 +25,13 @@ from cases import SUITES
 from ideal import Rates
 from table import parity_table, speed, table
 
-ROOT = Path(__file__).resolve().parents[3]
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+from machine import ROOT, commit, gpus  # noqa: E402
+
 sys.path.insert(0, str(ROOT / "tools"))
 from processes import started  # noqa: E402
 
-HERE = Path(__file__).resolve().parent
 PARITY = "parity"
 TITLES = {
     "peers": "Training on GPUs beside PEFT",
@@ -165,23 +167,6 @@ def profiles(options):
     for name in options.trace:
         if (file := trace_file(name, options)).exists():
             yield f"## Where a step of {name} goes\n\n{step_profile.table(step_profile.read(file), rates())}\n\n"
-
-
-def gpus():
-    """Name, memory and driver of each; none where there is no driver."""
-    query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
-    try:
-        return subprocess.run(query, capture_output=True, text=True, check=True).stdout.splitlines()
-    except (OSError, subprocess.CalledProcessError):
-        return []
-
-
-def commit():
-    """Of the sources; COMMIT says it of a copy without their git."""
-    if said := os.environ.get("COMMIT"):
-        return said
-    found = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
-    return found.stdout.strip() or "unknown"
 
 
 def parity_report(measurements):
