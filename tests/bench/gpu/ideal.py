@@ -78,13 +78,30 @@ def stored_bytes(facts, tokens):
     }
 
 
+def shares_passes(facts):
+    """Whether low-rank terms of the MLP are made in SwiGLU's passes: trainer/kernels/gpu_low_rank.h."""
+    return facts["lora_r"] in (8, 16)
+
+
 def adapter_bytes(facts, tokens):
-    """Of the products with A and B as passes of their own that add to what is there: x A, + S B, dB, dS, dA, + dS A."""
-    forward, backward, again = 0, 0, recomputed(facts)[0]
-    for name, (inputs, outputs, _) in groups(facts).items():
-        forward += (inputs + 2 * outputs) * (2 if name in again else 1)
-        backward += 2 * outputs + 3 * inputs
-    return 2 * tokens * facts["num_hidden_layers"] * (forward + backward)
+    """Of the products with A and B, a layer's groups each; what is as wide as the MLP may share SwiGLU's passes."""
+    again = recomputed(facts)[0]
+    of_group = shared_passes if shares_passes(facts) else own_passes
+    parts = (of_group(name, *group[:2]) for name, group in groups(facts).items())
+    total = sum(f * (2 if name in again else 1) + b for name, (f, b) in zip(groups(facts), parts, strict=True))
+    return 2 * tokens * facts["num_hidden_layers"] * total
+
+
+def own_passes(_, inputs, outputs):
+    """Elements a token, forward and backward, of passes that add to what is there: x A, + S B, dB, dS, dA, + dS A."""
+    return inputs + 2 * outputs, 2 * outputs + 3 * inputs
+
+
+def shared_passes(name, inputs, outputs):
+    """The same where S B and dS A are written before the frozen product adds to them, and dS and dB read dy once."""
+    term = {"qkv": outputs, "o": 2 * outputs, "gate_up": 0, "down": 2 * outputs}[name]  # o's and down's with a residual
+    x, dy = (0 if name == "down" else inputs), (0 if name == "gate_up" else outputs)
+    return x + term, dy + 2 * x
 
 
 def attention_flop(facts, tokens):
@@ -99,11 +116,12 @@ def row_bytes(facts, tokens, learned):
     layers, c = facts["num_hidden_layers"], facts["hidden_size"]
     _, attention_again, norms_again = recomputed(facts)
     rotated = (facts["num_attention_heads"] + facts["num_key_value_heads"]) * facts["head_dim"]
+    swiglu = 3 + 5 + (0 if shares_passes(facts) else 3)  # forward, backward, and h again for dA
     norms = 2 * (2 + 2 + 4) + 2 * norms_again  # twice forward, again for dA, and backward, which adds to a gradient
     return (
         2 * c * (tokens * layers * norms + learned * 5),
         2 * tokens * layers * rotated * (6 if attention_again else 4),
-        2 * tokens * layers * facts["intermediate_size"] * (3 + 3 + 5),  # forward, again for dA, and backward
+        2 * tokens * layers * facts["intermediate_size"] * swiglu,
         2 * learned * facts["vocab_size"] * 2,
     )
 
@@ -119,7 +137,7 @@ def ideal_seconds(facts, rates):
     norms, rotary, swiglu, loss = row_bytes(facts, tokens, learned)
     return {
         "large GEMMs": blocks * block_flop + head * flop,
-        "LoRA GEMMs": adapter_bytes(facts, tokens) * byte,
+        "LoRA": adapter_bytes(facts, tokens) * byte,
         "attention forward": forward * flop,
         "attention backward": backward * flop,
         "norms": norms * byte,

@@ -17,7 +17,7 @@ from pathlib import Path
 from ideal import Rates, ideal_seconds
 
 STEP = "rankwise::step"
-LARGE, SMALL = "large GEMMs", "LoRA GEMMs"
+LARGE, SMALL = "large GEMMs", "LoRA"
 FORWARD, BACKWARD = "attention forward", "attention backward"
 COPIES, REST, BESIDE, GAPS = "copies and memsets", "additions, other elementwise", "NCCL, other streams", "gaps"
 # First that is found in a kernel's name or in the operators around it.
@@ -32,6 +32,7 @@ OWN = {
     "optimizer": r"adamw|sum_of_squares|sum_squares|compute_copies",
 }
 CLASSES = [LARGE, SMALL, FORWARD, BACKWARD, *OWN, COPIES, REST, GAPS, BESIDE]
+LOW_RANK = re.compile(r"rankwise::low_rank_(add|gradient)\b")
 ATTENTION = re.compile(r"attention|sdpa|fmha|flash_(fwd|bwd)")
 COPY_OPERATORS = {
     f"aten::{name}"
@@ -60,6 +61,8 @@ class Work:
 def class_of(name, operators):
     innermost = operators[-1] if operators else ""
     where = " ".join((name, *operators))
+    if LOW_RANK.search(where):
+        return SMALL
     for own, pattern in OWN.items():
         if re.search(pattern, where):
             return own
@@ -69,8 +72,7 @@ def class_of(name, operators):
         return BACKWARD if re.search("backward|bwd|bprop", where) else FORWARD
     if "elementwise" in name or not (innermost in GEMM_OPERATORS or GEMM_KERNEL.search(name)):
         return REST
-    # sum_products begins with the frozen weights and adds the adapter's part to what it has.
-    frozen = FROZEN_PRODUCTS & set(operators) and innermost != "aten::addmm_"
+    frozen = FROZEN_PRODUCTS & set(operators) and "rankwise::narrow_product" not in operators
     return LARGE if frozen or not operators else SMALL
 
 
