@@ -8,6 +8,7 @@
 #include <new>
 
 #include "base/check.h"
+#include "base/round_up.h"
 #include "trainer/kernels/gemm_kernel.h"
 
 namespace rankwise {
@@ -20,8 +21,6 @@ constexpr int64_t kBlockRows = 96;
 constexpr int64_t kBlockColumns = 1536;
 
 constexpr int64_t kSmallOutput = 1 << 14;  // elements below which a second thread costs more than it gives
-
-int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
 // Grows and stays: the same sizes come again every layer.
 class Scratch {

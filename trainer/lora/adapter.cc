@@ -11,14 +11,13 @@
 #include "base/check.h"
 #include "base/counter_random.h"
 #include "base/hash.h"
+#include "base/round_up.h"
 #include "trainer/weights/tensor_memory.h"
 
 namespace rankwise {
 namespace {
 
 constexpr int64_t kAlignment = 16;  // elements: 64 bytes of float32
-
-int64_t align(int64_t elements) { return (elements + kAlignment - 1) / kAlignment * kAlignment; }
 
 // Kaiming-uniform with a = sqrt(5) is uniform in +-1/sqrt(fan_in).
 double draw(LoraInit method, bool is_a, const AdapterEntry& entry, uint64_t key, uint64_t index) {
@@ -60,14 +59,14 @@ void Adapter::place(std::span<LinearGroup* const> groups) {
     for (const auto& part : group->parts()) {
       if (const auto found = index.find(part.module); found != index.end()) members.push_back(found->second);
     }
-    num_elements_ = align(num_elements_);
+    num_elements_ = round_up(num_elements_, kAlignment);
     for (const size_t m : members) put(entries_[2 * m]);
     for (const size_t m : members) {
-      num_elements_ = align(num_elements_);
+      num_elements_ = round_up(num_elements_, kAlignment);
       put(entries_[2 * m + 1]);
     }
   }
-  num_elements_ = align(num_elements_);
+  num_elements_ = round_up(num_elements_, kAlignment);
 }
 
 at::Tensor Adapter::view(const at::Tensor& flat, const AdapterEntry& entry) const {

@@ -2,6 +2,8 @@
 
 #include <ATen/ATen.h>
 
+#include "base/round_up.h"
+
 namespace rankwise {
 namespace {
 
@@ -18,7 +20,7 @@ struct Rows {
 
 Rows rows_of(const MatrixPart& part) {
   const int64_t skipped = part.begin % part.columns, touched = skipped + part.values.numel();
-  const int64_t missing = (touched + part.columns - 1) / part.columns * part.columns - touched;
+  const int64_t missing = round_up(touched, part.columns) - touched;
   const at::Tensor padded = at::constant_pad_nd(part.values, {skipped, missing});
   return {padded.view({-1, part.columns}), part.begin / part.columns, skipped};
 }

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "base/round_up.h"
 #include "trainer/weights/current_stream.h"
 #include "trainer/weights/float8.h"
 #include "trainer/weights/host_parts.h"
@@ -185,8 +186,7 @@ void FrozenStore::wait_for(Work& work) {
 at::Tensor FrozenStore::spans_of(const WeightHandle& handle) {
   const PlacedUnit& placed = units_[static_cast<size_t>(handle.unit)].placed;
   const int64_t count = handle.shape[0] * handle.shape[1], of_span = placed.format.elements;
-  const int64_t whole_spans = (count + of_span - 1) / of_span * of_span;
-  return whole(handle.unit).narrow(0, placed.bytes_of(handle.begin), placed.bytes_of(whole_spans));
+  return whole(handle.unit).narrow(0, placed.bytes_of(handle.begin), placed.bytes_of(round_up(count, of_span)));
 }
 
 at::Tensor FrozenStore::weight(const WeightHandle& handle) {

@@ -6,6 +6,7 @@
 #include <span>
 
 #include "base/check.h"
+#include "base/round_up.h"
 #include "base/shared_library.h"
 #include "trainer/kernels/nf4.h"
 
@@ -15,8 +16,6 @@ namespace {
 constexpr int64_t kSpanBytes = sizeof(Nf4Span);
 constexpr int64_t kCodeBytes = sizeof(Nf4Span::codes);
 constexpr int64_t kChunkSpans = 256;  // quantised at a time, for the sake of what is held meanwhile
-
-int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
 at::Tensor padded(const at::Tensor& flat, int64_t multiple) {
   return at::constant_pad_nd(flat, {0, round_up(flat.numel(), multiple) - flat.numel()});

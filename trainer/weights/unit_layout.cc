@@ -3,14 +3,10 @@
 #include <functional>
 #include <numeric>
 
+#include "base/round_up.h"
 #include "trainer/kernels/nf4.h"
 
 namespace rankwise {
-namespace {
-
-int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
-
-}  // namespace
 
 static_assert(kNf4SpanElements % kLeafElements == 0);
 
