@@ -6,7 +6,6 @@
 
 #include <cstdint>
 #include <functional>
-#include <initializer_list>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -90,8 +89,7 @@ void require_list(const Value& value);
 void require_map(const Value& value);
 
 template <typename E>
-Kind<E> choice(std::initializer_list<std::pair<std::string_view, E>> choices,
-               std::vector<std::string_view> planned = {}) {
+Kind<E> choice(const std::vector<std::pair<std::string_view, E>>& choices, std::vector<std::string_view> planned = {}) {
   std::vector<std::string_view> words;
   std::vector<E> values;
   for (const auto& [word, value] : choices) {

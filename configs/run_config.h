@@ -6,6 +6,7 @@
 // describes it, never the whole RunConfig.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <filesystem>
 #include <optional>
@@ -37,6 +38,20 @@ struct ModelSection {
   Task task = Task::kCausalLm;
   bool operator==(const ModelSection&) const = default;
 };
+
+// The words of ModelSection::base_dtype, in the order in which people are told them.
+inline constexpr std::array<std::pair<std::string_view, ModelSection::BaseDtype>, 3> kBaseDtypeWords = {
+    {{"same", ModelSection::BaseDtype::kSame},
+     {"nf4", ModelSection::BaseDtype::kNf4},
+     {"float8", ModelSection::BaseDtype::kFloat8}}};
+
+// As the file has it.
+constexpr std::string_view word_of(ModelSection::BaseDtype base_dtype) {
+  for (const auto& [word, value] : kBaseDtypeWords) {
+    if (value == base_dtype) return word;
+  }
+  return "unknown";
+}
 
 struct LoraSection {
   enum class Init {

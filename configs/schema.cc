@@ -31,9 +31,7 @@ Kind<ModelSection> model_kind() {
             "What the base model is computed in. `auto`: bfloat16 where the device multiplies it fast (GPUs, CPUs with "
             "AMX or AVX512-BF16), otherwise float32. The adapter is always trained in float32 or better."),
       field(
-          "base_dtype", &S::base_dtype,
-          choice<S::BaseDtype>(
-              {{"same", S::BaseDtype::kSame}, {"nf4", S::BaseDtype::kNf4}, {"float8", S::BaseDtype::kFloat8}}),
+          "base_dtype", &S::base_dtype, choice<S::BaseDtype>({kBaseDtypeWords.begin(), kBaseDtypeWords.end()}),
           "What the frozen base is stored and gathered in. `same`: as it is computed in. `nf4`: the linear layers of "
           "the blocks in 4 bits, as QLoRA and bitsandbytes have them (blocks of 64, scales quantised again), made "
           "from the files at each start and expanded before each product. `float8`: in e4m3 with a scale for each "

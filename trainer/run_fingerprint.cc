@@ -48,14 +48,9 @@ std::string schedule_text(const TrainSection& t) {
 }
 
 std::string base_text(const RunConfig& config, const RunFacts& facts) {
-  switch (config.model.base_dtype) {
-    case ModelSection::BaseDtype::kNf4:
-      return facts.base_weights + " in nf4";
-    case ModelSection::BaseDtype::kFloat8:
-      return facts.base_weights + " in float8";
-    default:
-      return facts.base_weights;
-  }
+  const auto base_dtype = config.model.base_dtype;
+  if (base_dtype == ModelSection::BaseDtype::kSame) return facts.base_weights;
+  return fmt::format("{} in {}", facts.base_weights, word_of(base_dtype));
 }
 
 }  // namespace

@@ -203,8 +203,7 @@ std::string facts_of(const Setting& setting, const BenchmarkOptions& options, in
       R"("micro_batch": {}, "sequence_length": {}, "activations": "{}", "base_dtype": "{}", "ranks": {}}})",
       options.shape, model.num_hidden_layers, model.hidden_size, model.intermediate_size, model.num_attention_heads,
       model.num_key_value_heads, model.head_dim, model.vocab_size, options.lora_r, options.micro_batch,
-      options.sequence_length, policy_name(setting.plan.layout.activations), base_dtype_name(options.base_dtype),
-      ranks);
+      options.sequence_length, policy_name(setting.plan.layout.activations), word_of(options.base_dtype), ranks);
 }
 
 // Collective. Rank 0 alone records.
@@ -241,17 +240,6 @@ void require_writable(World& world, const std::filesystem::path& trace) {
 }
 
 }  // namespace
-
-const char* base_dtype_name(ModelSection::BaseDtype base_dtype) {
-  switch (base_dtype) {
-    case ModelSection::BaseDtype::kNf4:
-      return "nf4";
-    case ModelSection::BaseDtype::kFloat8:
-      return "float8";
-    default:
-      return "same";
-  }
-}
 
 ModelConfig named_shape(const std::string& name, std::optional<int64_t> num_layers) {
   for (const auto& shape : kShapes) {

@@ -17,8 +17,6 @@ namespace rankwise {
 // "1b", "8b", "70b": Llama 3.2 and 3.1; "tiny". Throws UsageError for another name.
 ModelConfig named_shape(const std::string& name, std::optional<int64_t> num_layers);
 
-const char* base_dtype_name(ModelSection::BaseDtype base_dtype);  // as in the configuration
-
 struct BenchmarkOptions {
   std::string shape = "8b";
   std::filesystem::path model;        // a Hugging Face directory in place of the shape: its weights are read

@@ -19,7 +19,7 @@ void print(const World& world, const BenchmarkOptions& options, const BenchmarkR
   json["ranks"] = world.size();
   json["device"] = result.device;
   json["base"] = result.base;
-  json["base_dtype"] = base_dtype_name(options.base_dtype);
+  json["base_dtype"] = word_of(options.base_dtype);
   json["activations"] = result.activations;
   json["gather_transport"] = result.gather_transport;
   json["tokens_per_second_per_gpu"] = result.tokens_per_second_per_rank;
@@ -79,9 +79,8 @@ void add_bench(CLI::App& app, Command& chosen) {
   add_choice<P::Device>(command, "--device", options->parallel.device,
                         {{"auto", P::Device::kAuto}, {"cpu", P::Device::kCpu}, {"cuda", P::Device::kCuda}});
   using M = ModelSection;
-  add_choice<M::BaseDtype>(
-      command, "--base-dtype", options->base_dtype,
-      {{"same", M::BaseDtype::kSame}, {"nf4", M::BaseDtype::kNf4}, {"float8", M::BaseDtype::kFloat8}});
+  add_choice<M::BaseDtype>(command, "--base-dtype", options->base_dtype,
+                           {kBaseDtypeWords.begin(), kBaseDtypeWords.end()});
   add_choice<P::Base>(command, "--base", options->parallel.base,
                       {{"auto", P::Base::kAuto},
                        {"replicate", P::Base::kReplicate},

@@ -37,6 +37,7 @@ def test_a_base_in_four_bits_is_gathered_in_four_bits(tmp_path):
         printed_json(run(tmp_path, 2, *SMALL, "--base", "shard", "--prefetch", 0, "--base-dtype", base_dtype))
         for base_dtype in ("same", "nf4")
     )
+    assert (same["base_dtype"], nf4["base_dtype"]) == ("same", "nf4")
     assert nf4["gathered_bytes_per_micro_batch"] == nf4["planned_gathered_bytes"] == 3 * 36 * 8464
     assert nf4["gathered_bytes_per_micro_batch"] < same["gathered_bytes_per_micro_batch"] / 3
     assert nf4["peak_gib"] == pytest.approx(nf4["plan_gib"], rel=0.05)

@@ -62,7 +62,7 @@ const std::vector<Change> kChanges = {
     {"run.seed", "18446744073709551615"},
     {"model.path", "/models/m"},
     {"model.dtype", "bfloat16"},
-    {"model.base_dtype", "same"},
+    {"model.base_dtype", "float8"},
     {"model.task", "causal_lm"},
     {"lora.r", "64"},
     {"lora.lora_alpha", "128"},
@@ -184,6 +184,15 @@ TEST(RunConfig, WordsAndPathsShareTheResumeKey) {
   EXPECT_EQ(resume("required").mode, CheckpointSection::Mode::kRequired);
   EXPECT_EQ(resume("never").mode, CheckpointSection::Mode::kNever);
   EXPECT_EQ(resume("./never").directory, "./never");
+}
+
+TEST(RunConfig, TheWordsOfTheBaseAreThoseOfTheFile) {
+  using Base = ModelSection::BaseDtype;
+  const std::pair<std::string, Base> words[] = {{"same", Base::kSame}, {"nf4", Base::kNf4}, {"float8", Base::kFloat8}};
+  for (const auto& [word, base_dtype] : words) {
+    EXPECT_EQ(parse_run_config(kMinimal, "FILE", {"model.base_dtype=" + word}).model.base_dtype, base_dtype);
+    EXPECT_EQ(word_of(base_dtype), word);
+  }
 }
 
 TEST(RunConfig, SavesFitIntoAShortRunUnlessToldOtherwise) {

@@ -98,6 +98,18 @@ TEST(RunFingerprint, ValuesAreThoseThatAReaderCanCompare) {
   EXPECT_EQ(*found[0].saved, "cosine learning_rate 0.0002 warmup 0 of all steps");
 }
 
+// Checkpoints hold these texts: with others no run would go on.
+TEST(RunFingerprint, ABaseThatIsNotAsItsFilesHaveItIsNamed) {
+  const auto base_of = [](ModelSection::BaseDtype base_dtype) {
+    Changed run = some_run();
+    run.config.model.base_dtype = base_dtype;
+    return make_fingerprint(run.config, run.facts).front().value;
+  };
+  EXPECT_EQ(base_of(ModelSection::BaseDtype::kSame), "b0");
+  EXPECT_EQ(base_of(ModelSection::BaseDtype::kNf4), "b0 in nf4");
+  EXPECT_EQ(base_of(ModelSection::BaseDtype::kFloat8), "b0 in float8");
+}
+
 TEST(RunFingerprint, WhatOnlyShapesTheWorkIsNoField) {
   EXPECT_TRUE(differences([](Changed& run) {
                 run.config.run.name = "other";
