@@ -158,6 +158,13 @@ BaseFormat base_format_of(ModelSection::BaseDtype base_dtype) {
   }
 }
 
+std::string_view word_of(BaseFormat format) {
+  for (const auto& [word, base_dtype] : kBaseDtypeWords) {
+    if (base_format_of(base_dtype) == format) return word;
+  }
+  return "unknown";
+}
+
 LayoutWishes layout_wishes_of(const ParallelSection& section, int world_size, int ranks_per_host) {
   LayoutWishes wishes;
   wishes.world_size = world_size;

@@ -28,6 +28,7 @@ ResumePolicy resume_policy_of(const CheckpointSection& section);
 // Throws ConfigError for a base_dtype that this device does not multiply in this dtype.
 Workload workload_of(const RunConfig& config, const ModelFiles* files, const ModelConfig& model, c10::Device device);
 BaseFormat base_format_of(ModelSection::BaseDtype base_dtype);
+std::string_view word_of(BaseFormat format);  // as in the configuration: model.base_dtype
 LayoutWishes layout_wishes_of(const ParallelSection& section, int world_size, int ranks_per_host);
 // What `auto` means on this device: bfloat16 on GPUs and where the CPU multiplies it (AMX or AVX512-BF16), else
 // float32.

@@ -6,6 +6,7 @@
 #include <fstream>
 #include <iterator>
 
+#include "trainer/config_mapping.h"
 #include "trainer/model/decoder.h"
 #include "trainer/model/gpu_low_rank_mlp.h"
 #include "trainer/model/loss.h"
@@ -214,6 +215,7 @@ int64_t saved_bytes_of_block(const Workload& w, ActivationPolicy policy, int64_t
 MemoryPlan plan_memory(const Workload& w, const Layout& layout) {
   MemoryPlan plan;
   plan.layout = layout;
+  plan.base_format = w.base_format;
   plan_base(plan, w);
   const int64_t adapter = adapter_elements(w.adapter);
   bytes_of(plan, TensorKind::kAdapter) =
@@ -251,8 +253,10 @@ MemoryPlan choose_layout(const Workload& w, const LayoutWishes& wishes, int64_t 
 
 std::string describe(const MemoryPlan& plan, int64_t available_bytes) {
   const auto& l = plan.layout;
-  std::string text = fmt::format("plan: base {} over {} rank(s) of {}, activations {}, prefetch {}", base_name(l),
-                                 l.shard_group_size, l.world_size, policy_name(l.activations), l.prefetch);
+  const std::string format =
+      plan.base_format == BaseFormat::kPlain ? "" : fmt::format(" in {}", word_of(plan.base_format));
+  std::string text = fmt::format("plan: base {}{} over {} rank(s) of {}, activations {}, prefetch {}", base_name(l),
+                                 format, l.shard_group_size, l.world_size, policy_name(l.activations), l.prefetch);
   if (l.cpu_offload) text += ", shards in host memory";
   if (plan.resident_bytes > 0) text += fmt::format(", resident {}", gib(plan.resident_bytes));
   for (const auto& [layout, needed] : plan.rejected) {

@@ -55,6 +55,7 @@ struct RejectedLayout {
 
 struct MemoryPlan {
   Layout layout;
+  BaseFormat base_format = BaseFormat::kPlain;   // the workload's
   std::array<int64_t, kNumTensorKinds> bytes{};  // peak of each kind
   int64_t total_bytes = 0;                       // peak of the sum
   int64_t overhead_bytes = 0;                    // beside it, of libraries on a GPU; 0 on CPUs

@@ -49,6 +49,15 @@ def test_a_gpu_with_room_keeps_everything(recipe):
     assert re.search(r"^  libraries +1280\.0 MiB beside it, together ", text, re.MULTILINE)
 
 
+def test_a_base_in_four_bits_is_named_and_is_a_quarter(recipe):
+    plain = plan(recipe, "--ranks", 1, "--device-gib", 80)
+    text = plan(recipe, "--ranks", 1, "--device-gib", 80, "--set", "model.base_dtype=nf4")
+    assert text.startswith("plan: base replicate in nf4 over 1 rank(s) of 1, ")
+    blocks = 2 * (8_030_261_248 - 2 * 128256 * 4096) / 2**20  # without embedding and head; norms are below 0.1 %
+    saved = mebibytes(plain, "base_shard") - mebibytes(text, "base_shard")
+    assert saved == pytest.approx(blocks * (1 - 8464 / (2 * 16384)), rel=1e-3)
+
+
 def test_a_smaller_one_shards_and_says_why_and_fills_what_is_left(recipe):
     text = plan(recipe, "--ranks", 8, "--device-gib", 38)
     first, why, *_ = text.splitlines()

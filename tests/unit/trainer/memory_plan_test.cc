@@ -299,8 +299,20 @@ TEST(MemoryPlan, SaysWhyAndWhatIsHeldBesideTheTensors) {
               ::testing::StartsWith("plan: base shard over 2 rank(s) of 2, activations save, prefetch 2, resident "));
   EXPECT_THAT(text, ::testing::ContainsRegex("\n  replicate, save does not fit: needs [0-9.]+ GiB of [0-9.]+ GiB\n"));
   EXPECT_THAT(text, ::testing::ContainsRegex("\n  libraries +1792.0 MiB beside it, together +[0-9.]+ MiB\n"));
+  EXPECT_EQ(text.find(" in "), text.npos) << "a base in the dtype that it is computed in";
   const std::string on_cpus = describe(choose_layout(workload("8b", c10::kCPU), any_layout(1), 1000 * kGib), kGib);
   EXPECT_THAT(on_cpus, Not(HasSubstr("libraries")));
+}
+
+TEST(MemoryPlan, NamesWhatTheBaseIsStoredInWhereThatIsNotWhatItIsComputedIn) {
+  const auto first_words = [](BaseFormat format) {
+    Workload w = workload("8b", c10::kCPU);
+    w.base_format = format;
+    const std::string text = describe(choose_layout(w, sharded(2, kSave), 1000 * kGib), 1000 * kGib);
+    return text.substr(0, text.find(','));
+  };
+  EXPECT_EQ(first_words(BaseFormat::kNf4), "plan: base shard in nf4 over 2 rank(s) of 2");
+  EXPECT_EQ(first_words(BaseFormat::kFloat8), "plan: base shard in float8 over 2 rank(s) of 2");
 }
 
 }  // namespace
