@@ -26,34 +26,28 @@ Widths widths_of(const ModelConfig& m) {
   return {m.hidden_size, q + 2 * kv, q, m.intermediate_size, m.num_attention_heads, m.qk_norm ? q + kv : 0};
 }
 
-// Ranks of the pairs of one layer, by whether the MLP's recompute makes S again.
+// Ranks of the pairs of one layer; attention's summed.
 struct Ranks {
-  int64_t attention = 0, gate_up = 0, down = 0;
+  int64_t attention = 0, gate = 0, up = 0, down = 0;
 };
 
 Ranks ranks_of_first_layer(const std::vector<MatchedModule>& adapter) {
   Ranks ranks;
   for (const auto& module : adapter) {
     if (module.name.find("layers.0.") == std::string::npos) continue;
-    auto& total = module.name.ends_with("down_proj")                                       ? ranks.down
-                  : module.name.ends_with("gate_proj") || module.name.ends_with("up_proj") ? ranks.gate_up
-                                                                                           : ranks.attention;
+    auto& total = module.name.ends_with("down_proj")   ? ranks.down
+                  : module.name.ends_with("gate_proj") ? ranks.gate
+                  : module.name.ends_with("up_proj")   ? ranks.up
+                                                       : ranks.attention;
     total += module.r;
   }
   return ranks;
 }
 
-bool shares_passes_of(const Workload& w) {
-  std::array<int64_t, 3> ranks{};
-  constexpr std::array<const char*, 3> kNames = {"gate_proj", "up_proj", "down_proj"};
-  for (const auto& module : w.adapter) {
-    if (module.name.find("layers.0.") == std::string::npos) continue;
-    for (size_t k = 0; k < ranks.size(); ++k) {
-      if (module.name.ends_with(kNames[k])) ranks[k] = module.r;
-    }
-  }
+bool mlp_shares_passes(const Workload& w) {
+  const Ranks r = ranks_of_first_layer(w.adapter);
   const auto dtype = w.element_bytes == 2 ? c10::ScalarType::BFloat16 : c10::ScalarType::Float;
-  return shares_passes(ranks, w.model.intermediate_size, dtype, w.device);
+  return shares_passes({r.gate, r.up, r.down}, w.model.intermediate_size, dtype, w.device);
 }
 
 int64_t& bytes_of(MemoryPlan& plan, TensorKind kind) { return plan.bytes[static_cast<size_t>(kind)]; }
@@ -136,7 +130,7 @@ int64_t activation_peak(const MemoryPlan& plan, const Workload& w) {
                                    : 0;
   const int64_t expanded = expanded_bytes(w);
   // One of the MLP's two wide gradients beside a pass's own, or gate's and up's weights; composed: all at one time.
-  const int64_t widest = shares_passes_of(w)
+  const int64_t widest = mlp_shares_passes(w)
                              ? std::max(row * v.i + std::max(shared_pass_bytes(tokens, v.i), expanded / 2), expanded)
                              : row * 2 * v.i + expanded;
   const int64_t mlp_backward = again + row * 4 * v.c + widest;
@@ -206,7 +200,7 @@ int64_t saved_bytes_of_block(const Workload& w, ActivationPolicy policy, int64_t
     statistics += 1;
   }
   if (policy == ActivationPolicy::kSave) {
-    elements += 2 * v.i + r.gate_up;
+    elements += 2 * v.i + r.gate + r.up;
     statistics += 1;
   }
   return tokens * (elements * w.element_bytes + statistics * kStatisticsBytes);
