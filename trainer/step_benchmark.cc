@@ -46,23 +46,46 @@ constexpr NamedShape kShapes[] = {{"tiny", 256, 512, 4, 4, 2, 1024, true},
                                   {"8b", 4096, 14336, 32, 32, 8, 128256, false},
                                   {"70b", 8192, 28672, 80, 64, 8, 128256, false}};
 
+// By turns, where samples' lengths are drawn.
+constexpr int64_t kPackedBatches = 8;
+
+// Of as many tokens as micro_batch samples of sequence_length.
+std::vector<int64_t> sample_lengths(const BenchmarkOptions& options, uint64_t key) {
+  const int64_t longest = options.sequence_length, tokens = options.micro_batch * longest;
+  const int64_t shortest = options.shortest.value_or(longest);
+  RW_CHECK(shortest <= longest, UsageError, "--shortest {}: more than --sequence-length {}", shortest, longest);
+  std::vector<int64_t> lengths;
+  for (int64_t left = tokens; left > 0; left -= lengths.back()) {
+    const uint64_t drawn = random_below(key, lengths.size(), static_cast<uint64_t>(longest - shortest + 1));
+    lengths.push_back(std::min(left, shortest + static_cast<int64_t>(drawn)));
+  }
+  return lengths;
+}
+
 Batch random_batch(const ModelConfig& model, const BenchmarkOptions& options, uint64_t key) {
   Batch batch;
   batch.sample_starts.push_back(0);
-  const int64_t length = options.sequence_length;
-  for (int64_t s = 0; s < options.micro_batch; ++s) {
+  for (const int64_t length : sample_lengths(options, random64(key, 0))) {
     for (int64_t t = 0; t < length; ++t) {
       const auto id = static_cast<int64_t>(
-          random_below(key, static_cast<uint64_t>(s * length + t), static_cast<uint64_t>(model.vocab_size)));
+          random_below(key, static_cast<uint64_t>(batch.num_tokens()), static_cast<uint64_t>(model.vocab_size)));
       if (t > 0) batch.targets.push_back(id);
       if (t + 1 < length) batch.target_rows.push_back(batch.num_tokens());
       batch.ids.push_back(id);
       batch.positions.push_back(t);
     }
+    batch.sample_ids.push_back(static_cast<int64_t>(batch.sample_ids.size()));
     batch.sample_starts.push_back(batch.num_tokens());
-    batch.sample_ids.push_back(s);
   }
   return batch;
+}
+
+std::vector<Batch> random_batches(const ModelConfig& model, const BenchmarkOptions& options, int rank) {
+  const uint64_t key = random64(kSeed, static_cast<uint64_t>(rank));
+  std::vector<Batch> batches;
+  for (int64_t b = 0; b < (options.shortest ? kPackedBatches : 1); ++b)
+    batches.push_back(random_batch(model, options, random64(key, static_cast<uint64_t>(b))));
+  return batches;
 }
 
 RunConfig config_of(const BenchmarkOptions& options) {
@@ -78,11 +101,11 @@ RunConfig config_of(const BenchmarkOptions& options) {
 }
 
 // Steps are read one behind, as in training, and all of them before a clock is.
-void run_steps(TrainStep& step, const Batch& batch, int64_t count, std::vector<double>& losses) {
+void run_steps(TrainStep& step, const std::vector<Batch>& batches, int64_t count, std::vector<double>& losses) {
   std::deque<PendingStep> pending;
   for (int64_t k = 0; k < count; ++k) {
     RECORD_FUNCTION("rankwise::step", {});
-    step.add(batch, {k, kSeed, 0.0}, [](ModelPhase) {});
+    step.add(batches[static_cast<size_t>(k) % batches.size()], {k, kSeed, 0.0}, [](ModelPhase) {});
     step.exchange(/*stop_requested=*/false);
     pending.push_back(step.update(kLearningRate));
     while (pending.size() > (k + 1 < count ? 1u : 0u)) {
@@ -173,21 +196,24 @@ struct Training {
   }
 };
 
-BenchmarkResult time_steps(Training& training, const Batch& batch, const BenchmarkOptions& options,
+BenchmarkResult time_steps(Training& training, const std::vector<Batch>& batches, const BenchmarkOptions& options,
                            Clock::time_point start) {
   TrainStep& step = training.step;
   FrozenStore& store = training.store;
   BenchmarkResult result;
-  run_steps(step, batch, 1, result.losses);
+  run_steps(step, batches, 1, result.losses);
   result.seconds_to_first_step = seconds_since(start);
-  run_steps(step, batch, options.warm_up - 1, result.losses);
+  run_steps(step, batches, options.warm_up - 1, result.losses);
   training.clock.take();
   const uint64_t gathered_before = store.gathered_bytes();
   const auto begin = Clock::now();
-  run_steps(step, batch, options.steps, result.losses);
+  run_steps(step, batches, options.steps, result.losses);
   const auto steps = static_cast<double>(options.steps);
   result.step_seconds = seconds_since(begin) / steps;
-  result.tokens_per_second_per_rank = static_cast<double>(batch.num_tokens()) / result.step_seconds;
+  result.tokens_per_second_per_rank = static_cast<double>(batches.front().num_tokens()) / result.step_seconds;
+  for (const auto& batch : batches)
+    result.samples_per_micro_batch +=
+        static_cast<double>(batch.sample_ids.size()) / static_cast<double>(batches.size());
   result.exposed_gather_seconds = training.clock.take()[static_cast<size_t>(Phase::kGather)] / steps;
   result.gathered_bytes_per_micro_batch =
       static_cast<int64_t>(store.gathered_bytes() - gathered_before) / options.steps;
@@ -270,13 +296,13 @@ BenchmarkResult run_step_benchmark(World& world, const BenchmarkOptions& options
   require_writable(world, options.trace);
   const Setting setting(world, options);
   Training training(setting);
-  const Batch batch = random_batch(setting.model, options, random64(kSeed, static_cast<uint64_t>(world.rank())));
-  BenchmarkResult result = time_steps(training, batch, options, start);
+  const std::vector<Batch> batches = random_batches(setting.model, options, world.rank());
+  BenchmarkResult result = time_steps(training, batches, options, start);
   note_loading(result, setting, training);
   note_memory(result, setting);
   result.reduced_bytes_per_step = static_cast<int64_t>(training.adapter.gradients().nbytes());
   trace_steps(world, options, facts_of(setting, options, world.size()), setting.device().is_cuda(),
-              [&] { run_steps(training.step, batch, kTracedSteps, result.losses); });
+              [&] { run_steps(training.step, batches, kTracedSteps, result.losses); });
   return result;
 }
 

@@ -23,6 +23,7 @@ struct BenchmarkOptions {
   std::optional<int64_t> num_layers;  // fewer than the shape has
   int64_t lora_r = 16, lora_alpha = 32;
   int64_t micro_batch = 4, sequence_length = 2048;
+  std::optional<int64_t> shortest;  // samples of drawn lengths up to sequence_length, packed; empty: all of that length
   int64_t steps = 10, warm_up = 5;  // measured, and before them
   std::filesystem::path trace;      // of three more steps of rank 0 (step_trace.h); empty: none
   ModelSection::Dtype dtype = ModelSection::Dtype::kAuto;
@@ -46,7 +47,8 @@ struct BenchmarkResult {
   int64_t gathered_bytes_per_micro_batch = 0;
   int64_t planned_gathered_bytes = 0;
   int64_t reduced_bytes_per_step = 0;
-  std::vector<double> losses;  // of all steps
+  double samples_per_micro_batch = 0;  // in the mean of this rank
+  std::vector<double> losses;          // of all steps
 };
 
 // Collective.

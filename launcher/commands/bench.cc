@@ -20,6 +20,7 @@ void print(const World& world, const BenchmarkOptions& options, const BenchmarkR
   json["device"] = result.device;
   json["base"] = result.base;
   json["base_dtype"] = word_of(options.base_dtype);
+  json["samples_per_micro_batch"] = result.samples_per_micro_batch;
   json["activations"] = result.activations;
   json["gather_transport"] = result.gather_transport;
   json["tokens_per_second_per_gpu"] = result.tokens_per_second_per_rank;
@@ -68,6 +69,10 @@ void add_bench(CLI::App& app, Command& chosen) {
   command->add_option("--sequence-length", options->sequence_length, "tokens")
       ->check(CLI::Range(2, 1 << 20))
       ->capture_default_str();
+  command
+      ->add_option("--shortest", options->shortest,
+                   "tokens of samples of drawn lengths, packed; else all have that many")
+      ->check(CLI::Range(1, 1 << 20));
   command->add_option("--steps", options->steps, "measured")->check(CLI::Range(1, 100000))->capture_default_str();
   command->add_option("--warm-up", options->warm_up, "before them")
       ->check(CLI::Range(1, 100000))

@@ -31,6 +31,15 @@ def test_a_model_s_files_are_read_and_timed(tiny, tmp_path):
     assert printed["loss"][-1] < printed["loss"][0]
 
 
+def test_samples_of_drawn_lengths_fill_the_same_tokens(tmp_path):
+    dense, packed = (printed_json(run(tmp_path, 1, *SMALL, *more)) for more in ([], ["--shortest", 4]))
+    assert dense["samples_per_micro_batch"] == 4
+    assert 4 < packed["samples_per_micro_batch"] < 4 * 64 / 4
+    assert packed["loss"][0] == pytest.approx(dense["loss"][0], rel=0.05), "near the logarithm of the vocabulary"
+    refused = run(tmp_path, 1, *SMALL, "--shortest", 65, expect=64)
+    assert "--shortest 65: more than --sequence-length 64" in refused
+
+
 def test_a_base_in_four_bits_is_gathered_in_four_bits(tmp_path):
     """The tiny shape has blocks of 589,824 elements, in matrices of whole spans: 36 of them, of 8,464 bytes."""
     same, nf4 = (

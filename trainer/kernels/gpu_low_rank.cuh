@@ -27,7 +27,7 @@ struct NarrowRows {
 
 template <int kWide, int kNarrow>
 struct Stage {
-  uint4 wide[kWide][2][kThreads];  // a thread's own
+  uint4 wide[kWide > 0 ? kWide : 1][2][kThreads];  // a thread's own
   NarrowRows<kTileRows> narrow[kNarrow];
 };
 
@@ -39,7 +39,7 @@ struct Shared {
   float sums[2][kWarps][kTileRows][kSums * kRank];
 };
 
-// S and the like: [N, rank], rows `stride` apart. Wide ones have no rank, and where null they are not read.
+// S and the like: [N, rank], rows `stride` apart. Wide ones have no rank.
 struct Matrix {
   const BFloat16* begin;
   int64_t stride;
@@ -93,11 +93,10 @@ __device__ inline void read_side(NarrowRows<kStripe>& to, const SideMatrix& side
 
 template <int kWide, int kNarrow>
 __device__ void start_tile(Stage<kWide, kNarrow>& stage, const Place& place, int64_t rows, int64_t tile,
-                           const Matrix (&wide)[kWide], const Matrix (&narrow)[kNarrow]) {
+                           const Matrix (&wide)[kWide > 0 ? kWide : 1], const Matrix (&narrow)[kNarrow]) {
   const int64_t begin = tile * kTileRows;
 #pragma unroll
   for (int w = 0; w < kWide; ++w) {
-    if (wide[w].begin == nullptr) continue;
 #pragma unroll
     for (int e = 0; e < 2; ++e) {
       const int64_t row = begin + place.row + 8 * e;
@@ -220,7 +219,8 @@ struct Tiles {
 // stages but one are on their way.
 template <int kStages, int kWide, int kNarrow, typename Visit, typename Left>
 __device__ void each_tile(Stage<kWide, kNarrow> (&stages)[kStages], const Place& place, int64_t rows,
-                          const Matrix (&wide)[kWide], const Matrix (&narrow)[kNarrow], Visit visit, Left left) {
+                          const Matrix (&wide)[kWide > 0 ? kWide : 1], const Matrix (&narrow)[kNarrow], Visit visit,
+                          Left left) {
   const Tiles tiles(rows);
   if (tiles.begin == tiles.end) return;
   const auto start = [&](int round) {
@@ -255,16 +255,18 @@ __device__ inline void store_over_rows(float* out, int64_t width, const Place& p
 }
 
 // In how many parts the rows go: as many as leave the fewest multiprocessors without a block in the last round.
-inline int64_t regions_of(int64_t rows, int64_t stripes) {
+// blocks: of one multiprocessor, at a time.
+inline int64_t regions_of(int64_t rows, int64_t stripes, int64_t blocks = kBlocksOfOneSM,
+                          int64_t most = kLowRankMostRegions) {
   int device = 0, processors = 0;
   cudaGetDevice(&device);
   cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
-  const int64_t at_once = int64_t{kBlocksOfOneSM} * std::max(1, processors);
-  const int64_t most = std::clamp<int64_t>((rows + kTileRows - 1) / kTileRows, 1, kLowRankMostRegions);
+  const int64_t at_once = blocks * std::max(1, processors);
+  most = std::clamp<int64_t>((rows + kTileRows - 1) / kTileRows, 1, most);
   int64_t best = 1, best_idle = INT64_MAX;
   for (int64_t regions = 1; regions <= most; ++regions) {
     const int64_t rounds = (stripes * regions + at_once - 1) / at_once;
-    const int64_t idle = (rounds * at_once - stripes * regions) * kLowRankMostRegions / rounds;
+    const int64_t idle = (rounds * at_once - stripes * regions) * most / rounds;
     if (idle < best_idle) best = regions, best_idle = idle;
   }
   return best;

@@ -74,7 +74,8 @@ struct GpuLowRankSlice {
 };
 
 // out = starts[0] + starts[1] + the slices' scaling * s b^T; with right_is_a: + scaling * s a, and all slices have all
-// columns. A start may be null, may be out, and may be one row for all (stride 0).
+// columns. A start may be null (the second where the
+// first is), may be out, and may be one row for all (stride 0).
 struct GpuLowRankAdd {
   void* out_NO;
   const void* starts_NO[2];

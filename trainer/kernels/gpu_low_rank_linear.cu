@@ -20,17 +20,19 @@ struct BlockSlice {
 
 constexpr int kStages = 4;  // there is little to do on a tile but to wait for it
 
-template <int kTerms>
+template <int kStarts, int kTerms>
 struct AddShared {
-  Stage<2, kTerms> stages[kStages];
+  Stage<kStarts, kTerms> stages[kStages];
   NarrowRows<kStripe> sides[kTerms];
 };
 
-// kTerms: slices that have this block's columns.
-template <int kTerms>
-__global__ void __launch_bounds__(kThreads, kBlocksOfOneSM) low_rank_add(GpuLowRankAdd call) {
+constexpr int blocks_of_add(int starts, int terms) { return starts + terms <= 2 ? 3 : kBlocksOfOneSM; }
+
+// kTerms: slices that have this block's columns. What there is none of costs no instruction.
+template <int kStarts, int kTerms>
+__global__ void __launch_bounds__(kThreads, blocks_of_add(kStarts, kTerms)) low_rank_add(GpuLowRankAdd call) {
   extern __shared__ __align__(16) char memory[];
-  auto& shared = *reinterpret_cast<AddShared<kTerms>*>(memory);
+  auto& shared = *reinterpret_cast<AddShared<kStarts, kTerms>*>(memory);
   const BlockSlice block(call.slices);
   const GpuLowRankSlice* const slices = call.slices + (kTerms == 1 ? block.index : 0);
   const Stripe stripe = kTerms == 1 ? block.stripe(slices[0]) : Stripe{int64_t{blockIdx.x} * kStripe, call.columns};
@@ -45,8 +47,8 @@ __global__ void __launch_bounds__(kThreads, kBlocksOfOneSM) low_rank_add(GpuLowR
     narrow[k] = {bfloat16s(call.s_NR) + slice.rank_begin, call.total_rank, slice.rank};
     scalings[k] = slice.scaling;
   }
-  const Matrix wide[] = {{bfloat16s(call.starts_NO[0]), call.start_strides[0]},
-                         {bfloat16s(call.starts_NO[1]), call.start_strides[1]}};
+  Matrix wide[kStarts > 0 ? kStarts : 1] = {};
+  for (int w = 0; w < kStarts; ++w) wide[w] = {bfloat16s(call.starts_NO[w]), call.start_strides[w]};
   auto* out = static_cast<BFloat16*>(call.out_NO) + place.column;
   const auto visit = [&](int64_t tile, auto& stage, int) {
     TileSum terms[kTerms][4] = {};
@@ -65,13 +67,18 @@ __global__ void __launch_bounds__(kThreads, kBlocksOfOneSM) low_rank_add(GpuLowR
 #pragma unroll
     for (int e = 0; e < 2; ++e) {
       const int64_t row = tile * kTileRows + place.row + 8 * e;
-      const uint4 first = wide[0].begin != nullptr ? stage.wide[0][e][thread()] : uint4{};
-      const uint4 second = wide[1].begin != nullptr ? stage.wide[1][e][thread()] : uint4{};
+      uint4 starts[kStarts > 0 ? kStarts : 1];
+#pragma unroll
+      for (int w = 0; w < kStarts; ++w) starts[w] = stage.wide[w][e][thread()];
       uint32_t words[4];
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
-        const uint32_t a = word_of(first, j), b = word_of(second, j);
-        float sum[2] = {first_of(a) + first_of(b), second_of(a) + second_of(b)};
+        float sum[2] = {};
+#pragma unroll
+        for (int w = 0; w < kStarts; ++w) {
+          sum[0] += first_of(word_of(starts[w], j));
+          sum[1] += second_of(word_of(starts[w], j));
+        }
 #pragma unroll
         for (int k = 0; k < kTerms; ++k) {
           sum[0] += scalings[k] * terms[k][j][2 * e];
@@ -161,13 +168,20 @@ __global__ void __launch_bounds__(kThreads) add_row_parts(GpuLowRankGradient cal
 
 unsigned blocks_for(int64_t work) { return static_cast<unsigned>((work + kThreads - 1) / kThreads); }
 
+template <int kStarts, int kTerms>
+int start_add(const GpuLowRankAdd& call, cudaStream_t stream) {
+  const int64_t stripes = call.right_is_a ? low_rank_stripes(call.columns) : stripes_of(call.slices, call.num_slices);
+  return start_stripes<AddShared<kStarts, kTerms>>(low_rank_add<kStarts, kTerms>, call, stripes,
+                                                   regions_of(call.rows, stripes, blocks_of_add(kStarts, kTerms), 32),
+                                                   stream);
+}
+
+template <int kStarts>
 int start_add(const GpuLowRankAdd& call, cudaStream_t stream) {
   const int terms = call.right_is_a ? call.num_slices : 1;
-  const int64_t stripes = call.right_is_a ? low_rank_stripes(call.columns) : stripes_of(call.slices, call.num_slices);
-  const int64_t regions = regions_of(call.rows, stripes);
-  if (terms == 1) return start_stripes<AddShared<1>>(low_rank_add<1>, call, stripes, regions, stream);
-  if (terms == 2) return start_stripes<AddShared<2>>(low_rank_add<2>, call, stripes, regions, stream);
-  return start_stripes<AddShared<3>>(low_rank_add<3>, call, stripes, regions, stream);
+  return terms == 1   ? start_add<kStarts, 1>(call, stream)
+         : terms == 2 ? start_add<kStarts, 2>(call, stream)
+                      : start_add<kStarts, 3>(call, stream);
 }
 
 }  // namespace
@@ -175,7 +189,10 @@ int start_add(const GpuLowRankAdd& call, cudaStream_t stream) {
 
 int rankwise_low_rank_add(const rankwise::GpuLowRankAdd* call, void* stream) {
   if (call->rows == 0) return cudaSuccess;
-  return rankwise::start_add(*call, static_cast<cudaStream_t>(stream));
+  using namespace rankwise;
+  const auto cuda_stream = static_cast<cudaStream_t>(stream);
+  if (call->starts_NO[0] == nullptr) return start_add<0>(*call, cuda_stream);
+  return call->starts_NO[1] == nullptr ? start_add<1>(*call, cuda_stream) : start_add<2>(*call, cuda_stream);
 }
 
 int64_t rankwise_low_rank_gradient_scratch_bytes(const rankwise::GpuLowRankGradient* call) {
