@@ -37,6 +37,7 @@ LIBRARIES = [
     ("prometheus-cpp", r"prometheus/", ["monitoring/metrics.cc"]),
     ("MPI", r"mpi\.h$", ["comms/world.cc", "comms/mpi.cc"]),
     ("NCCL", r"nccl\.h$", ["comms/nccl.cc"]),
+    ("cuDNN", r"cudnn", ["trainer/kernels/gpu_attention.cc"]),
     ("CLI11", r"CLI/", ["launcher/*.cc", "launcher/commands/*.cc"]),
     (
         "LibTorch",

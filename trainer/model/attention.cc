@@ -9,7 +9,6 @@
 #include <limits>
 
 #include "trainer/kernels/attention.h"
-#include "trainer/model/gpu.h"
 #include "trainer/model/gpu_attention.h"
 #include "trainer/model/products.h"
 
@@ -136,22 +135,6 @@ at::Tensor in_blocks_backward(const at::Tensor& dout_NF, const at::Tensor& qkv_N
 }
 
 }  // namespace
-
-SampleLayout::SampleLayout(std::vector<int64_t> sample_starts) : starts(std::move(sample_starts)) {}
-
-SampleLayout::SampleLayout(std::vector<int64_t> sample_starts, at::Device device) : starts(std::move(sample_starts)) {
-  if (device.is_cuda()) starts_S = upload(starts, device).to(at::kInt);
-}
-
-int64_t SampleLayout::longest() const {
-  int64_t longest = 0;
-  for (size_t s = 0; s + 1 < starts.size(); ++s) longest = std::max(longest, starts[s + 1] - starts[s]);
-  return longest;
-}
-
-bool SampleLayout::equal() const {
-  return longest() * (static_cast<int64_t>(starts.size()) - 1) == starts.back() && starts.back() > 0;
-}
 
 QkvViews split_qkv(const at::Tensor& qkv_NE, const AttentionShape& shape) {
   const at::Tensor heads = qkv_NE.unflatten(-1, {-1, shape.head_dim});

@@ -6,7 +6,8 @@
 
 #include <cstdint>
 #include <optional>
-#include <vector>
+
+#include "trainer/model/sample_layout.h"
 
 namespace rankwise {
 
@@ -24,20 +25,11 @@ struct QkvViews {
 };
 QkvViews split_qkv(const at::Tensor& qkv_NE, const AttentionShape& shape);
 
-// Where the samples of a batch lie. One of equal samples is attended to as a dense batch on GPUs.
-struct SampleLayout {
-  std::vector<int64_t> starts;  // [S + 1]: first row of each sample, then N
-  at::Tensor starts_S;          // the same in int32 on a CUDA device; undefined for CPUs
-
-  SampleLayout(std::vector<int64_t> sample_starts);  // implicit: on CPUs it is no more than that
-  SampleLayout(std::vector<int64_t> sample_starts, at::Device device);
-  int64_t longest() const;
-  bool equal() const;  // in length
-};
-
 // What the GPU kernels leave for backward. CPUs keep nothing and make the probabilities again.
 struct AttentionSaved {
-  at::Tensor logsumexp, seed, offset;
+  at::Tensor logsumexp;   // in an order of the kernel's own
+  bool by_cudnn = false;  // else by FlashAttention:
+  at::Tensor seed{}, offset{};
 };
 
 // Elements of one matrix of scores: queries go in blocks, so that a few of these are what attention needs beside its

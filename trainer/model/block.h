@@ -69,6 +69,7 @@ class Block {
   int unit() const { return unit_; }
   // Whether the MLP's low-rank terms go through SwiGLU's passes (trainer/model/gpu_low_rank_mlp.h).
   bool shares_passes(c10::ScalarType dtype) const;
+  const AttentionShape& attention_shape() const { return shape_; }
 
  private:
   at::Tensor attention_half(const at::Tensor& x_NC, const BlockContext& context, BlockSaved& saved, bool with_output);

@@ -98,7 +98,7 @@ at::Tensor Decoder::here(const std::vector<int64_t>& values) const { return uplo
 
 BlockContext Decoder::context_of(const Batch& batch, const StepContext* step) {
   const RopeAngles angles = rope_.angles(batch.positions, dtype_, store_.device());
-  const SampleLayout samples(batch.sample_starts, store_.device());
+  const SampleLayout samples(batch.sample_starts, store_.device(), blocks_.front().attention_shape());
   if (step == nullptr) return {&batch, samples, angles, false, 0, 0, 0.0};
   return {&batch, samples, angles, true, step->dropout_seed, step->step, step->dropout};
 }

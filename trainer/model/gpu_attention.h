@@ -1,6 +1,5 @@
-// Attention on CUDA devices by LibTorch's kernels: cuDNN's where all samples of the batch are equally long, which it is
-// twice as quick at, and FlashAttention's for samples of any length, for sliding windows and where equal runs are to
-// give equal bits. Private to attention.cc, which has the meaning of everything here.
+// Attention on CUDA devices: by cuDNN where it serves the batch, else by LibTorch's FlashAttention, which takes twice
+// as long. Private to attention.cc, which has the meaning of everything here.
 #pragma once
 
 #include "trainer/model/attention.h"
