@@ -67,7 +67,7 @@ add_program() {
 # sources of the tests.
 add_tests() {
   local into=$1 file
-  for file in tests/support/parity_tool tests/bench/kernel_bench $(cd "$BUILD" && find gpu_tests -type f); do
+  for file in tests/support/parity_tool $(cd "$BUILD" && find gpu_tests -type f); do
     add_binary "$into" "$file"
     mkdir -p "$into/${file%/*}"
     ln --symbolic --relative "$into/rankwise" "$into/$file"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from machine import ROOT, commit, gpus
 
-PROGRAM = Path(os.environ.get("RANKWISE_BUILD", ROOT / "build/release")) / "tests/bench/kernel_bench"
+PROGRAM = Path(os.environ.get("RANKWISE_BUILD", ROOT / "build/release")) / "gpu_tests/bench/kernel_bench"
 RESULTS = ROOT / "tests/bench/results/gpu_kernels.md"
 
 

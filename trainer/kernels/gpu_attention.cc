@@ -60,6 +60,7 @@ struct Plan : GpuAttentionPlan {
   cudnnHandle_t handle;  // not owned
   std::string reason;
   Graph forward, backward;
+  bool has_backward;  // compiled
 };
 
 // ---- the two graphs ----
@@ -186,33 +187,51 @@ int64_t largest_workspace_bytes(const GpuAttentionShape& shape) {
   return std::max(int64_t{256} << 20, 16 * shape.rows * Widths(shape).e);
 }
 
-int64_t finish(Graph& graph, cudnnHandle_t handle, const GpuAttentionShape& shape) {
+void find_engine(Graph& graph, cudnnHandle_t handle) {
   check(graph.validate());
   check(graph.build_operation_graph(handle));
   check(graph.create_execution_plans({fe::HeurMode_t::A}));
   check(graph.check_support(handle));
-  check(graph.build_plans(handle));
+}
+
+// Returns the bytes of its workspace.
+int64_t compile(Graph& graph, const Plan& plan) {
+  check(graph.build_plans(plan.handle));
   int64_t bytes = 0;
   check(graph.get_workspace_size(bytes));
-  if (bytes > largest_workspace_bytes(shape))
-    throw std::runtime_error("a workspace of " + std::to_string(bytes) + " bytes is more than it is worth");
+  if (bytes > largest_workspace_bytes(plan.shape))
+    throw std::runtime_error("its workspace of " + std::to_string(bytes) + " bytes is too large");
   return bytes;
+}
+
+template <typename Work>
+void or_refuse(Plan& plan, const Work& work) {
+  try {
+    work();
+  } catch (const std::exception& error) {
+    plan.reason = error.what();
+    plan.refusal = plan.reason.c_str();
+  }
 }
 
 std::unique_ptr<Plan> make_plan(const GpuAttentionShape& shape, cudnnHandle_t handle) {
   auto plan = std::make_unique<Plan>();
   plan->shape = shape;
   plan->handle = handle;
-  try {
+  or_refuse(*plan, [&] {
     draw_forward(plan->forward, shape);
     draw_backward(plan->backward, shape);
-    plan->forward_workspace_bytes = finish(plan->forward, handle, shape);
-    plan->backward_workspace_bytes = finish(plan->backward, handle, shape);
-  } catch (const std::exception& error) {
-    plan->reason = error.what();
-    plan->refusal = plan->reason.c_str();
-  }
+    find_engine(plan->forward, handle);
+    find_engine(plan->backward, handle);
+    plan->forward_workspace_bytes = compile(plan->forward, *plan);
+  });
   return plan;
+}
+
+void add_backward(Plan& plan) {
+  if (plan.has_backward || plan.refusal != nullptr) return;
+  or_refuse(plan, [&] { plan.backward_workspace_bytes = compile(plan.backward, plan); });
+  plan.has_backward = true;
 }
 
 // One thread's view of one device.
@@ -282,12 +301,13 @@ int guarded(const Work& work) {
 
 using namespace rankwise;
 
-const GpuAttentionPlan* rankwise_attention_plan(const GpuAttentionShape* shape) {
+const GpuAttentionPlan* rankwise_attention_plan(const GpuAttentionShape* shape, bool with_backward) {
   const GpuAttentionPlan* found = nullptr;
   const int failed = guarded([&] {
     Device& device = current_device();
     auto& plan = device.plans[*shape];
     if (!plan) plan = make_plan(*shape, device.handle);
+    if (with_backward) add_backward(*plan);
     found = plan.get();
   });
   return failed == 0 ? found : nullptr;

@@ -9,7 +9,7 @@
 
 namespace rankwise {
 
-// What a plan is made for. A plan of packed samples serves every batch within its bounds.
+// What a plan is compiled for. A plan of packed samples serves every batch within its bounds.
 struct GpuAttentionShape {
   int64_t heads, kv_heads, head_dim;
   int64_t window;      // a token sees itself and the window - 1 before it; 0: all before it
@@ -28,7 +28,8 @@ struct GpuAttentionShape {
 // Belongs to the thread that asked for it and to the device that was current then, and lasts as long as the thread.
 struct GpuAttentionPlan {
   const char* refusal;  // null: cuDNN serves this shape; else why it does not
-  int64_t forward_workspace_bytes, backward_workspace_bytes;
+  int64_t forward_workspace_bytes;
+  int64_t backward_workspace_bytes;  // once the plan was asked for with its backward pass
 };
 
 // Where the packed samples lie: int32 for all shape.samples of a plan. Those that a batch does not have are empty.
@@ -61,8 +62,9 @@ struct GpuAttentionBackward {
 }  // namespace rankwise
 
 extern "C" {
-// The plan of this thread and the current device: made at the first call for a shape, which takes tens of milliseconds.
-const rankwise::GpuAttentionPlan* rankwise_attention_plan(const rankwise::GpuAttentionShape* shape);
+// The plan of this thread and the current device. Each direction is compiled when it is first asked for, which keeps a
+// CPU busy for up to a second. Null for a failure.
+const rankwise::GpuAttentionPlan* rankwise_attention_plan(const rankwise::GpuAttentionShape* shape, bool with_backward);
 
 // Start their work on `stream` (a cudaStream_t), on the thread and device of the plan. Return 0, or 1 for a failure.
 int rankwise_attention_forward(const rankwise::GpuAttentionForward* call, void* stream);

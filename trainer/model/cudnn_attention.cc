@@ -74,11 +74,11 @@ KvGradients kv_gradients(const at::Tensor& dqkv_NE, const AttentionShape& shape,
 }  // namespace
 
 const GpuAttentionPlan* cudnn_attention_plan(const at::Tensor& qkv_NE, const SampleLayout& samples,
-                                             const AttentionShape& shape) {
+                                             const AttentionShape& shape, bool with_backward) {
   if (qkv_NE.scalar_type() != at::kBFloat16 || !qkv_NE.is_contiguous()) return nullptr;
   if (!samples.packed && !samples.dense()) return nullptr;
   const GpuAttentionShape wanted = plan_shape(samples, shape);
-  const GpuAttentionPlan* plan = library().plan(&wanted);
+  const GpuAttentionPlan* plan = library().plan(&wanted, with_backward);
   RW_CHECK(plan != nullptr, Error, "cuDNN does not start: {}", library().failure());
   return plan->refusal == nullptr ? plan : nullptr;
 }

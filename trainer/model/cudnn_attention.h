@@ -8,9 +8,9 @@
 namespace rankwise {
 
 // Null where cuDNN does not serve this: other types than bfloat16, shapes and devices that it refuses. The first call
-// for a kind of batch makes a plan, tens of milliseconds; kinds are few. Throws Error where cuDNN does not start.
+// for a kind of batch compiles a plan, up to a second; kinds are few. Throws Error where cuDNN does not start.
 const GpuAttentionPlan* cudnn_attention_plan(const at::Tensor& qkv_NE, const SampleLayout& samples,
-                                             const AttentionShape& shape);
+                                             const AttentionShape& shape, bool with_backward);
 
 at::Tensor cudnn_attention_forward(const GpuAttentionPlan& plan, const at::Tensor& qkv_NE, const SampleLayout& samples,
                                    const AttentionShape& shape, AttentionSaved* saved);

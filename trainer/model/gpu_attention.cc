@@ -57,7 +57,7 @@ bool fits_gpu_attention(const at::Tensor& qkv_NE, const AttentionShape& shape) {
 at::Tensor gpu_attention_forward(const at::Tensor& qkv_NE, const SampleLayout& samples, const AttentionShape& shape,
                                  AttentionSaved* saved) {
   RECORD_FUNCTION("rankwise::attention_forward", {});
-  if (const GpuAttentionPlan* plan = cudnn_attention_plan(qkv_NE, samples, shape))
+  if (const GpuAttentionPlan* plan = cudnn_attention_plan(qkv_NE, samples, shape, saved != nullptr))
     return cudnn_attention_forward(*plan, qkv_NE, samples, shape, saved);
   return flash_forward(qkv_NE, samples, shape, saved);
 }
@@ -67,7 +67,7 @@ at::Tensor gpu_attention_backward(const at::Tensor& dout_NF, const at::Tensor& q
                                   const AttentionShape& shape) {
   RECORD_FUNCTION("rankwise::attention_backward", {});
   if (!saved.by_cudnn) return flash_backward(dout_NF, qkv_NE, out_NF, saved, samples, shape);
-  const GpuAttentionPlan* plan = cudnn_attention_plan(qkv_NE, samples, shape);
+  const GpuAttentionPlan* plan = cudnn_attention_plan(qkv_NE, samples, shape, /*with_backward=*/true);
   RW_CHECK(plan != nullptr, Error, "cuDNN computed this attention, but does not serve its backward pass");
   return cudnn_attention_backward(*plan, dout_NF, qkv_NE, out_NF, saved, samples, shape);
 }

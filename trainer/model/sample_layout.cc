@@ -12,11 +12,11 @@
 namespace rankwise {
 namespace {
 
-// The next of 1, 1 1/4, 1 1/2 and 1 3/4 times a power of two; nothing below `least`.
+// The next power of two, or one and a half of one; nothing below `least`.
 int64_t few_sizes(int64_t value, int64_t least) {
   if (value <= least) return least;
-  const auto step = static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(value - 1)) / 4);
-  return (value + step - 1) / step * step;
+  const auto half = static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(value - 1)) / 2);
+  return (value + half - 1) / half * half;
 }
 
 std::vector<int64_t> lengths_of(const std::vector<int64_t>& starts) {
@@ -60,7 +60,7 @@ std::optional<PackedSamples> pack_samples(const std::vector<int64_t>& starts, co
                                           at::Device device) {
   const int64_t rows = starts.back(), f = shape.num_heads * shape.head_dim, kd = shape.num_kv_heads * shape.head_dim;
   if (rows * shape.qkv_width() > std::numeric_limits<int32_t>::max()) return std::nullopt;
-  const int64_t samples = few_sizes(static_cast<int64_t>(starts.size()) - 1, 16);
+  const int64_t samples = few_sizes(static_cast<int64_t>(starts.size()) - 1, 8);
   std::vector<int64_t> lengths = lengths_of(starts), first = starts;
   lengths.resize(static_cast<size_t>(samples), 0);
   first.resize(static_cast<size_t>(samples) + 1, rows);
@@ -68,7 +68,7 @@ std::optional<PackedSamples> pack_samples(const std::vector<int64_t>& starts, co
       {lengths, times(first, shape.qkv_width()), times(first, f), times(first, kd), times(first, shape.num_heads)},
       device);
   return PackedSamples{
-      samples, few_sizes(longest_of(starts), 256), few_sizes(rows, 1024), parts[0], parts[1], parts[2], parts[3],
+      samples, few_sizes(longest_of(starts), 512), few_sizes(rows, 1024), parts[0], parts[1], parts[2], parts[3],
       parts[4]};
 }
 
@@ -84,7 +84,7 @@ SampleLayout::SampleLayout(std::vector<int64_t> sample_starts, at::Device device
 int64_t SampleLayout::longest() const { return longest_of(starts); }
 
 bool SampleLayout::dense() const {
-  constexpr int64_t kStep = 64;
+  constexpr int64_t kStep = 256;
   const int64_t length = longest();
   return length > 0 && length % kStep == 0 && length * count() == starts.back();
 }

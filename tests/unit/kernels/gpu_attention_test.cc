@@ -122,8 +122,9 @@ class GpuAttention : public GpuTest {
   }
 };
 
-const AttentionShape kShapes[] = {{4, 4, 64, {}},  {6, 1, 64, {}},  {9, 3, 64, {}},
-                                  {8, 2, 128, {}}, {5, 5, 128, {}}, {32, 8, 128, {}}};
+// Each with its own plans, which take time: few.
+const AttentionShape kShapes[] = {{4, 4, 64, {}}, {9, 3, 64, {}}, {8, 2, 128, {}}, {32, 8, 128, {}}};
+const AttentionShape kSmall = kShapes[2];
 
 TEST_F(GpuAttention, PackedSamplesOfAnyLength) {
   for (const AttentionShape& shape : kShapes) {
@@ -136,7 +137,7 @@ TEST_F(GpuAttention, PackedSamplesOfAnyLength) {
 }
 
 TEST_F(GpuAttention, ASampleAloneAndOneOfOneToken) {
-  for (const int64_t length : {1, 2, 63, 65, 700, 1500}) {
+  for (const int64_t length : {1, 65, 1500}) {
     for (const AttentionShape& shape : kShapes) {
       const std::vector<int64_t> starts = {0, length};
       SCOPED_TRACE(name(shape, starts));
@@ -146,16 +147,16 @@ TEST_F(GpuAttention, ASampleAloneAndOneOfOneToken) {
 }
 
 TEST_F(GpuAttention, ManySamples) {  // more than the least that plans are made for, on either side of a bound
-  for (const int64_t samples : {16, 17, 40, 150}) {
+  for (const int64_t samples : {8, 9, 40, 150}) {
     const auto starts = draw_starts(samples, 40);
-    SCOPED_TRACE(name(kShapes[3], starts));
-    EXPECT_TRUE(expect_as_near(draw(starts.back(), kShapes[3]), starts, kShapes[3]).by_cudnn);
+    SCOPED_TRACE(name(kSmall, starts));
+    EXPECT_TRUE(expect_as_near(draw(starts.back(), kSmall), starts, kSmall).by_cudnn);
   }
 }
 
 TEST_F(GpuAttention, EqualSamples) {
   for (const AttentionShape& shape : kShapes) {
-    for (const auto& [samples, length] : {std::pair<int64_t, int64_t>{1, 64}, {3, 192}, {4, 2048}, {7, 100}}) {
+    for (const auto& [samples, length] : {std::pair<int64_t, int64_t>{1, 256}, {3, 768}, {4, 2048}, {7, 100}}) {
       const auto starts = equal_starts(samples, length);
       SCOPED_TRACE(name(shape, starts));
       EXPECT_TRUE(expect_as_near(draw(starts.back(), shape), starts, shape).by_cudnn);
@@ -179,10 +180,10 @@ TEST_F(GpuAttention, SlidingWindows) {
 
 TEST_F(GpuAttention, WithoutAMemoryOfForward) {  // evaluation
   const auto starts = draw_starts(9, 300);
-  const Inputs in = draw(starts.back(), kShapes[3]);
-  const SampleLayout samples(starts, kCuda, kShapes[3]);
-  const at::Tensor out = attention_forward(in.qkv_NE, samples, kShapes[3], nullptr);
-  EXPECT_TRUE(out.equal(ours(in, starts, kShapes[3]).out_NF));
+  const Inputs in = draw(starts.back(), kSmall);
+  const SampleLayout samples(starts, kCuda, kSmall);
+  const at::Tensor out = attention_forward(in.qkv_NE, samples, kSmall, nullptr);
+  EXPECT_TRUE(out.equal(ours(in, starts, kSmall).out_NF));
 }
 
 TEST_F(GpuAttention, DeterministicRunsGiveEqualBits) {
@@ -204,7 +205,7 @@ TEST_F(GpuAttention, DeterministicRunsGiveEqualBits) {
 
 TEST_F(GpuAttention, FlashAttentionServesWhatCudnnDoesNot) {
   const auto starts = draw_starts(9, 300);
-  EXPECT_FALSE(expect_as_near(draw(starts.back(), kShapes[3], at::kHalf), starts, kShapes[3]).by_cudnn);
+  EXPECT_FALSE(expect_as_near(draw(starts.back(), kSmall, at::kHalf), starts, kSmall).by_cudnn);
 }
 
 TEST_F(GpuAttention, APlanIsMadeOnce) {
@@ -219,12 +220,14 @@ TEST_F(GpuAttention, APlanIsMadeOnce) {
                           .rows = 1024,
                           .packed = true,
                           .deterministic = false};
-  const GpuAttentionPlan* first = plan(&shape);
+  const GpuAttentionPlan* first = plan(&shape, false);
   ASSERT_NE(first, nullptr);
   EXPECT_EQ(first->refusal, nullptr);
-  EXPECT_EQ(plan(&shape), first);
+  EXPECT_EQ(first->backward_workspace_bytes, 0);
+  EXPECT_EQ(plan(&shape, true), first);
+  EXPECT_GT(first->backward_workspace_bytes, 0);
   shape.rows = 2048;
-  EXPECT_NE(plan(&shape), first);
+  EXPECT_NE(plan(&shape, false), first);
 }
 
 TEST_F(GpuAttention, ARefusalHasAReasonAndIsNotComputed) {
@@ -241,7 +244,7 @@ TEST_F(GpuAttention, ARefusalHasAReasonAndIsNotComputed) {
                                 .rows = 64,
                                 .packed = false,
                                 .deterministic = false};
-  const GpuAttentionPlan* plan = make(&shape);
+  const GpuAttentionPlan* plan = make(&shape, true);
   ASSERT_NE(plan, nullptr);
   ASSERT_NE(plan->refusal, nullptr);
   EXPECT_NE(std::string(plan->refusal), "");
