@@ -35,7 +35,7 @@ run() {
 for program in "${programs[@]}"; do
   name=${program##*/}
   case $program in
-    */gpu_tests/ranks) ;;
+    */gpu_tests/ranks | */gpu_tests/bench) ;;
     */ranks/*) for ranks in 1 2 4; do run "$name on $ranks" mpirun --oversubscribe -np "$ranks" "$program"; done ;;
     *) run "$name" "$program" ;;
   esac

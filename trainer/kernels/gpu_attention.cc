@@ -299,9 +299,9 @@ int guarded(const Work& work) {
 }  // namespace
 }  // namespace rankwise
 
-using namespace rankwise;
-
-const GpuAttentionPlan* rankwise_attention_plan(const GpuAttentionShape* shape, bool with_backward) {
+const rankwise::GpuAttentionPlan* rankwise_attention_plan(const rankwise::GpuAttentionShape* shape,
+                                                          bool with_backward) {
+  using namespace rankwise;
   const GpuAttentionPlan* found = nullptr;
   const int failed = guarded([&] {
     Device& device = current_device();
@@ -313,7 +313,8 @@ const GpuAttentionPlan* rankwise_attention_plan(const GpuAttentionShape* shape, 
   return failed == 0 ? found : nullptr;
 }
 
-int rankwise_attention_forward(const GpuAttentionForward* call, void* stream) {
+int rankwise_attention_forward(const rankwise::GpuAttentionForward* call, void* stream) {
+  using namespace rankwise;
   return guarded([&] {
     const auto& plan = static_cast<const Plan&>(*call->plan);
     Pointers pointers = {{kOut, call->out_NF}, {kLogsumexp, call->logsumexp}};
@@ -323,7 +324,8 @@ int rankwise_attention_forward(const GpuAttentionForward* call, void* stream) {
   });
 }
 
-int rankwise_attention_backward(const GpuAttentionBackward* call, void* stream) {
+int rankwise_attention_backward(const rankwise::GpuAttentionBackward* call, void* stream) {
+  using namespace rankwise;
   return guarded([&] {
     const auto& plan = static_cast<const Plan&>(*call->plan);
     Pointers pointers = {{kOut, unlocked(call->out_NF)},
@@ -340,4 +342,4 @@ int rankwise_attention_backward(const GpuAttentionBackward* call, void* stream) 
   });
 }
 
-const char* rankwise_attention_failure() { return failure.c_str(); }
+const char* rankwise_attention_failure() { return rankwise::failure.c_str(); }
