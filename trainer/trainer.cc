@@ -133,6 +133,12 @@ void Trainer::note_composed() {
                   composed, model_->config.num_hidden_layers));
 }
 
+// Once: of the first micro-batch; others may be of another kind.
+void Trainer::note_attention(const Batch& batch) {
+  if (std::exchange(attention_noted_, true) || devices_.device().is_cpu()) return;
+  reporter_.note(fmt::format("attention by {}", model_->decoder.attention_kernel(batch)));
+}
+
 void Trainer::resume() {
   sampler_ = std::make_unique<Sampler>(sampler_settings_of(config_, data_->train.num_rows(), world_.size()));
   world_.agree("schedule", [&] { schedule_ = schedule_of(config_.train, sampler_->num_steps()); });
@@ -224,6 +230,7 @@ void Trainer::start_step(int64_t step) {
 void Trainer::forward_backward(int64_t step, int64_t micro_batch) {
   const PhaseScope phase(clock_, Phase::kData);
   const Batch batch = make_batch(data_->train, sampler_->rows_of(step, micro_batch, world_.rank()));
+  note_attention(batch);
   const StepContext context{step, config_.run.seed, config_.lora.lora_dropout};
   step_->add(batch, context, [&](ModelPhase half) {
     clock_.enter(half == ModelPhase::kForward ? Phase::kForward : Phase::kBackward);

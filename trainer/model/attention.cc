@@ -173,6 +173,12 @@ at::Tensor attention_backward(const at::Tensor& dout_NF, const at::Tensor& qkv_N
   return dqkv_NE;
 }
 
+const char* attention_kernel(const at::TensorOptions& options, const SampleLayout& samples,
+                             const AttentionShape& shape) {
+  const at::Tensor rows = at::empty({0, shape.qkv_width()}, options);
+  return fits_gpu_attention(rows, shape) ? gpu_attention_name(rows, samples, shape) : "blocks of queries";
+}
+
 at::Tensor attention_with_history(const at::Tensor& q_THD, const at::Tensor& k_PKD, const at::Tensor& v_PKD,
                                   const AttentionShape& shape) {
   const int64_t num_queries = q_THD.size(0), num_keys = k_PKD.size(0);

@@ -44,6 +44,10 @@ at::Tensor attention_forward(const at::Tensor& qkv_NE, const SampleLayout& sampl
 at::Tensor attention_backward(const at::Tensor& dout_NF, const at::Tensor& qkv_NE, const at::Tensor& out_NF,
                               const AttentionSaved& saved, const SampleLayout& samples, const AttentionShape& shape);
 
+// Who computes both for rows of such a dtype and device: "cuDNN", "FlashAttention", or "blocks of queries" (here).
+const char* attention_kernel(const at::TensorOptions& options, const SampleLayout& samples,
+                             const AttentionShape& shape);
+
 // Generation: queries of the newest tokens of one sequence over all its keys so far.
 // q [T, H, D], k and v [P, K, D] with P >= T; query t sees keys 0 .. P - T + t. Output [T, H * D].
 at::Tensor attention_with_history(const at::Tensor& q_THD, const at::Tensor& k_PKD, const at::Tensor& v_PKD,

@@ -94,6 +94,12 @@ int64_t Decoder::num_composed() const {
   return std::ranges::count_if(blocks_, [&](const Block& block) { return !block.shares_passes(dtype_); });
 }
 
+const char* Decoder::attention_kernel(const Batch& batch) {
+  const auto options = at::TensorOptions().dtype(dtype_).device(store_.device());
+  const AttentionShape& shape = blocks_.front().attention_shape();
+  return rankwise::attention_kernel(options, SampleLayout(batch.sample_starts, store_.device(), shape), shape);
+}
+
 at::Tensor Decoder::here(const std::vector<int64_t>& values) const { return upload(values, store_.device()); }
 
 BlockContext Decoder::context_of(const Batch& batch, const StepContext* step) {

@@ -54,6 +54,10 @@ bool fits_gpu_attention(const at::Tensor& qkv_NE, const AttentionShape& shape) {
   return qkv_NE.is_cuda() && qkv_NE.element_size() == 2 && shape.head_dim % 8 == 0 && shape.head_dim <= 256;
 }
 
+const char* gpu_attention_name(const at::Tensor& qkv_NE, const SampleLayout& samples, const AttentionShape& shape) {
+  return cudnn_attention_plan(qkv_NE, samples, shape, /*with_backward=*/true) != nullptr ? "cuDNN" : "FlashAttention";
+}
+
 at::Tensor gpu_attention_forward(const at::Tensor& qkv_NE, const SampleLayout& samples, const AttentionShape& shape,
                                  AttentionSaved* saved) {
   RECORD_FUNCTION("rankwise::attention_forward", {});
