@@ -30,6 +30,13 @@ std::string device_uuid() {
                      fmt::join(b + 6, b + 8, ""), fmt::join(b + 8, b + 10, ""), fmt::join(b + 10, b + 16, ""));
 }
 
+ComputeCapability compute_capability() {
+  static auto* const ask = cuda_library_function<decltype(rankwise_compute_capability)>("rankwise_compute_capability");
+  ComputeCapability capability;
+  ask(&capability.major, &capability.minor);
+  return capability;
+}
+
 void pin_host_memory(void* data, size_t bytes) {
   static auto* const pin = cuda_library_function<decltype(rankwise_pin_host_memory)>("rankwise_pin_host_memory");
   const int code = pin(data, bytes);

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <chrono>
+#include <compare>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -23,6 +24,13 @@ struct DeviceBytes {
 DeviceBytes device_bytes();
 std::string
 device_uuid();  // of the same device: "GPU-9d2c8c0e-...", as nvidia-smi and DCGM show it; not of MIG instances
+
+// What the same device can do, as NVIDIA counts: 9.0 of an H100.
+struct ComputeCapability {
+  int major = 0, minor = 0;
+  auto operator<=>(const ComputeCapability&) const = default;
+};
+ComputeCapability compute_capability();
 
 // Pins pages of host memory, so that a device's copy engine reads them beside its other work. Throws Error where the
 // system does not let this process pin so much (ulimit -l). unpin: before the memory is freed.

@@ -23,6 +23,13 @@ void rankwise_device_uuid(uint8_t bytes[16]) {
   std::memcpy(bytes, properties.uuid.bytes, 16);
 }
 
+void rankwise_compute_capability(int* major, int* minor) {
+  int device = 0;
+  C10_CUDA_CHECK(cudaGetDevice(&device));
+  C10_CUDA_CHECK(cudaDeviceGetAttribute(major, cudaDevAttrComputeCapabilityMajor, device));
+  C10_CUDA_CHECK(cudaDeviceGetAttribute(minor, cudaDevAttrComputeCapabilityMinor, device));
+}
+
 int rankwise_pin_host_memory(void* data, size_t bytes) {
   const cudaError_t result = cudaHostRegister(data, bytes, cudaHostRegisterPortable);
   if (result != cudaSuccess) cudaGetLastError();  // not the next call's

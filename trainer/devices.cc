@@ -8,7 +8,6 @@
 #include <filesystem>
 
 #include "base/check.h"
-#include "comms/cuda.h"
 #include "trainer/memory_plan.h"
 #include "trainer/weights/tensor_memory.h"
 
@@ -40,6 +39,15 @@ void require_dividing_groups(const World& world, int group_size) {
            "parallel.shard_group: groups of {} ranks do not divide {} ranks", group_size, world.size());
 }
 
+void require_products(BaseFormat format, std::optional<ComputeCapability> capability) {
+  constexpr ComputeCapability kFloat8{9, 0};
+  RW_CHECK(
+      format != BaseFormat::kFloat8 || !capability || *capability >= kFloat8, ConfigError,
+      "model.base_dtype: float8 is multiplied by GPUs of compute capability {}.{} or more, this one has {}.{}; set "
+      "nf4 or same, or take other GPUs",
+      kFloat8.major, kFloat8.minor, capability->major, capability->minor);
+}
+
 Devices::Devices(World& world, const DeviceOptions& options) : world_(world), options_(options) {
   const Wish wish = options.wish;
   const int here = devices_for(wish);
@@ -59,6 +67,7 @@ Devices::Devices(World& world, const DeviceOptions& options) : world_(world), op
   at::globalContext().lazyInitDevice(c10::kCUDA);
   count_device_memory(device_);
   gpu_uuid_ = device_uuid();
+  capability_ = compute_capability();
 }
 
 int64_t Devices::available_bytes() const {

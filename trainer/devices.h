@@ -3,16 +3,23 @@
 
 #include <chrono>
 #include <memory>
+#include <optional>
 #include <string>
 
+#include "comms/cuda.h"
 #include "comms/world.h"
 #include "configs/run_config.h"
 #include "trainer/weights/frozen_store.h"
+#include "trainer/weights/unit_layout.h"
 
 namespace rankwise {
 
 // Throws ConfigError if the world does not divide into groups of this size.
 void require_dividing_groups(const World& world, int group_size);
+
+// Throws ConfigError where a GPU of this capability does not multiply in the format of the base. CPUs, which have none,
+// multiply in all of them.
+void require_products(BaseFormat format, std::optional<ComputeCapability> capability);
 
 struct DeviceOptions {
   ParallelSection::Device wish = ParallelSection::Device::kAuto;
@@ -31,7 +38,8 @@ class Devices {
   Devices(World& world, const DeviceOptions& options);
 
   c10::Device device() const noexcept { return device_; }
-  const std::string& gpu_uuid() const noexcept { return gpu_uuid_; }  // "GPU-..."; empty on a CPU
+  const std::string& gpu_uuid() const noexcept { return gpu_uuid_; }                    // "GPU-..."; empty on a CPU
+  std::optional<ComputeCapability> capability() const noexcept { return capability_; }  // empty on a CPU
   // Collective. What tensors may take on the rank that has the least: its device's free memory, or its share of the
   // host's.
   int64_t available_bytes() const;
@@ -46,6 +54,7 @@ class Devices {
   DeviceOptions options_;
   c10::Device device_ = c10::kCPU;
   std::string gpu_uuid_;
+  std::optional<ComputeCapability> capability_;
 };
 
 }  // namespace rankwise

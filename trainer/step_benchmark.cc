@@ -158,6 +158,7 @@ struct Setting {
         driver_bytes_before(driver_bytes_in_use(device())),
         plan(choose_layout(workload, layout_wishes_of(options.parallel, world.size(), world.local_size()),
                            devices.available_bytes())) {
+    world.agree("devices", [&] { require_products(workload.base_format, devices.capability()); });
     require_dividing_groups(world, plan.layout.shard_group_size);
   }
   c10::Device device() const { return devices.device(); }

@@ -69,6 +69,7 @@ void Trainer::load_inputs() {
 void Trainer::make_plan() {
   const int64_t available = devices_.available_bytes();
   world_.agree("plan", [&] {
+    require_products(base_format_of(config_.model.base_dtype), devices_.capability());
     const ModelConfig model = read_model_config(config_.model.path);
     const ModelFiles files(config_.model.path);
     check_weights(model, files, config_.model.path);  // every rank's error, here and not later
