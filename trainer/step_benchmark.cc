@@ -101,15 +101,18 @@ RunConfig config_of(const BenchmarkOptions& options) {
 }
 
 // Steps are read one behind, as in training, and all of them before a clock is.
-void run_steps(TrainStep& step, const std::vector<Batch>& batches, int64_t count, std::vector<double>& losses) {
+void run_steps(TrainStep& step, const std::vector<Batch>& batches, int64_t count, BenchmarkResult& result) {
   std::deque<PendingStep> pending;
   for (int64_t k = 0; k < count; ++k) {
     RECORD_FUNCTION("rankwise::step", {});
-    step.add(batches[static_cast<size_t>(k) % batches.size()], {k, kSeed, 0.0}, [](ModelPhase) {});
+    step.add(batches[static_cast<size_t>(k) % batches.size()], {k, kSeed, 0.0}, [&](ModelPhase half) {
+      if (half == ModelPhase::kBackward)
+        result.turn_activation_bytes = tensor_memory().live_bytes[static_cast<size_t>(TensorKind::kActivations)];
+    });
     step.exchange(/*stop_requested=*/false);
     pending.push_back(step.update(kLearningRate));
     while (pending.size() > (k + 1 < count ? 1u : 0u)) {
-      losses.push_back(pending.front().read().mean_loss());
+      result.losses.push_back(pending.front().read().mean_loss());
       pending.pop_front();
     }
   }
@@ -202,13 +205,13 @@ BenchmarkResult time_steps(Training& training, const std::vector<Batch>& batches
   TrainStep& step = training.step;
   FrozenStore& store = training.store;
   BenchmarkResult result;
-  run_steps(step, batches, 1, result.losses);
+  run_steps(step, batches, 1, result);
   result.seconds_to_first_step = seconds_since(start);
-  run_steps(step, batches, options.warm_up - 1, result.losses);
+  run_steps(step, batches, options.warm_up - 1, result);
   training.clock.take();
   const uint64_t gathered_before = store.gathered_bytes();
   const auto begin = Clock::now();
-  run_steps(step, batches, options.steps, result.losses);
+  run_steps(step, batches, options.steps, result);
   const auto steps = static_cast<double>(options.steps);
   result.step_seconds = seconds_since(begin) / steps;
   result.tokens_per_second_per_rank = static_cast<double>(batches.front().num_tokens()) / result.step_seconds;
@@ -303,7 +306,7 @@ BenchmarkResult run_step_benchmark(World& world, const BenchmarkOptions& options
   note_memory(result, setting);
   result.reduced_bytes_per_step = static_cast<int64_t>(training.adapter.gradients().nbytes());
   trace_steps(world, options, facts_of(setting, options, world.size()), setting.device().is_cuda(),
-              [&] { run_steps(training.step, batches, kTracedSteps, result.losses); });
+              [&] { run_steps(training.step, batches, kTracedSteps, result); });
   return result;
 }
 

@@ -41,6 +41,7 @@ struct BenchmarkResult {
   double seconds_to_first_step = 0;  // from the call
   int64_t peak_bytes = 0;            // of this rank's tensors
   int64_t planned_bytes = 0;
+  int64_t turn_activation_bytes = 0;  // of this rank, as forward is over and backward begins
   int64_t driver_bytes = 0;           // in use on the whole device at the end; 0 on CPUs
   int64_t planned_driver_bytes = 0;   // what was in use before the plan, and all that it adds
   double exposed_gather_seconds = 0;  // a step, of this rank

@@ -28,6 +28,7 @@ void print(const World& world, const BenchmarkOptions& options, const BenchmarkR
   json["load_seconds"] = result.load_seconds;
   json["read_bytes"] = result.read_bytes;
   json["seconds_to_first_step"] = result.seconds_to_first_step;
+  json["turn_activation_bytes"] = result.turn_activation_bytes;
   json["peak_gib"] = gib(result.peak_bytes);
   json["plan_gib"] = gib(result.planned_bytes);
   json["driver_gib"] = gib(result.driver_bytes);

@@ -40,6 +40,15 @@ def test_samples_of_drawn_lengths_fill_the_same_tokens(tmp_path):
     assert "--shortest 65: more than --sequence-length 64" in refused
 
 
+def test_a_layer_keeps_what_the_design_names_and_nothing_else(tmp_path):
+    """In float32: input 256, q k v 512, attention 256, middle 256, gate and up 1024, S 7 x 16; two statistics."""
+    two, four = (
+        printed_json(run(tmp_path, 1, *SMALL, "--activations", "save", "--layers", n))["turn_activation_bytes"]
+        for n in (2, 4)
+    )
+    assert (four - two) / 2 / (4 * 64) == 4 * (256 + 512 + 256 + 256 + 1024 + 7 * 16) + 2 * 4
+
+
 def test_a_base_in_four_bits_is_gathered_in_four_bits(tmp_path):
     """The tiny shape has blocks of 589,824 elements, in matrices of whole spans: 36 of them, of 8,464 bytes."""
     same, nf4 = (

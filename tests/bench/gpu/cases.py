@@ -148,6 +148,7 @@ BASES = [
         "8b-nf4-recompute", 1, f"{ONE_8B} --base-dtype nf4 --activations recompute_block", tokens_per_second=12_000,
         peak_gib=9.5, share_of=(("8b-recompute", None),),
     ),
+    stored("8b-half", 1, f"{ONE_8B} --activations save --layers 16"),  # beside 8b: what a layer keeps
     stored(  # a round through the batches before anything is measured
         "8b-packed", 1, f"{ONE_8B} --activations save --shortest 50 --warm-up 8 --steps 16", share_of=(("8b", 0.95),)
     ),

@@ -215,8 +215,21 @@ def report(measurements, options):
         f"{', '.join(versions())}. Random bfloat16 weights, LoRA r 16 on all linear layers, random tokens that are all "
         f"in the loss, AdamW; rows by turns, each run {options.steps} steps after {options.warm_up} of warm-up. Peak: the "
         f"framework's allocator, with Rankwise NCCL's buffers too; driver's: all that is in use on the GPU at the end.\n\n"
-        f"{''.join(parity_report(measurements))}{table(options.cases, measurements)}\n\n{''.join(profiles(options))}```\n{commands}\n```\n"
+        f"{''.join(parity_report(measurements))}{table(options.cases, measurements)}\n\n{saved_bytes(measurements, options)}{''.join(profiles(options))}```\n{commands}\n```\n"
     )
+
+
+def saved_bytes(measurements, options):
+    """Markdown: what a layer keeps for backward, from models of 32 and of 16 layers; nothing unless both were measured."""
+    turn = {
+        m["case"]: m["result"]["turn_activation_bytes"]
+        for m in measurements
+        if "turn_activation_bytes" in m.get("result", {})
+    }
+    if not {"8b", "8b-half"} <= turn.keys():
+        return ""
+    each = (turn["8b"] - turn["8b-half"]) / 16 / (4 * options.sequence_length)
+    return f"Kept for backward, 8b and 8b-half: {each:,.0f} bytes a token and layer (at most 95,000 wanted).\n\n"
 
 
 def wanted_cases(options):
