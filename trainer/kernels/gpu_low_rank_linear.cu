@@ -86,8 +86,7 @@ __global__ void __launch_bounds__(kThreads, blocks_of_add(kStarts, kTerms)) low_
         }
         words[j] = packed(sum[0], sum[1]);
       }
-      if (row < call.rows && place.inside)
-        *reinterpret_cast<uint4*>(out + row * call.columns) = {words[0], words[1], words[2], words[3]};
+      if (row < call.rows && place.inside) store_piece(out + row * call.columns, words);
     }
   };
   each_tile(shared.stages, place, call.rows, wide, narrow, visit, [](int64_t, int) {});

@@ -104,8 +104,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksOfOneSM) low_rank_swiglu(GpuL
     auto* out = static_cast<BFloat16*>(call.h_NI) + place.column;
 #pragma unroll
     for (int e = 0; e < 2; ++e) {
-      if (row + 8 * e < mlp.rows && place.inside)
-        *reinterpret_cast<uint4*>(out + (row + 8 * e) * mlp.width) = {h[e][0], h[e][1], h[e][2], h[e][3]};
+      if (row + 8 * e < mlp.rows && place.inside) store_piece(out + (row + 8 * e) * mlp.width, h[e]);
     }
   };
   each_tile(shared.stages, place, mlp.rows, wide, narrow, visit,
