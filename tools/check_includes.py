@@ -38,6 +38,7 @@ LIBRARIES = [
     ("MPI", r"mpi\.h$", ["comms/world.cc", "comms/mpi.cc"]),
     ("NCCL", r"nccl\.h$", ["comms/nccl.cc"]),
     ("cuDNN", r"cudnn", ["trainer/kernels/gpu_attention.cc"]),
+    ("cuBLASLt", r"cublasLt\.h$", ["trainer/kernels/gpu_gemm.cc"]),
     ("CLI11", r"CLI/", ["launcher/*.cc", "launcher/commands/*.cc"]),
     (
         "LibTorch",
