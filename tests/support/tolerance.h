@@ -38,6 +38,15 @@ inline void expect_rounded_once(const at::Tensor& actual, const at::Tensor& expe
   EXPECT_LT(relative_difference(actual, expected), 1.1 * rounding + tolerance(at::kFloat)) << what;
 }
 
+// As near to `expected` as what a library makes of the same numbers in the same dtype, which sums in another order.
+inline void expect_as_close_as(const at::Tensor& peer, const at::Tensor& actual, const at::Tensor& expected,
+                               const char* what) {
+  ASSERT_EQ(actual.sizes(), expected.sizes()) << what;
+  ASSERT_EQ(actual.scalar_type(), peer.scalar_type()) << what;
+  EXPECT_LE(relative_difference(actual, expected), 1.05 * relative_difference(peer, expected) + tolerance(at::kFloat))
+      << what;
+}
+
 // Numbers between -1 and 1 that are the same in every run.
 inline at::Tensor numbers(at::IntArrayRef shape, int salt, at::ScalarType dtype = at::kDouble) {
   const at::Tensor index = at::arange(c10::multiply_integers(shape), at::kDouble);

@@ -8,6 +8,7 @@
 
 #include "base/check.h"
 #include "trainer/kernels/gemm.h"
+#include "trainer/model/gpu_gemm.h"
 
 namespace rankwise {
 namespace {
@@ -49,6 +50,7 @@ constexpr int64_t kNarrow = 256;  // low-rank terms are narrower, the sides of a
 void add_product(at::Tensor& out, const at::Tensor& start, const Product& product) {
   RECORD_FUNCTION(product.left.size(1) < kNarrow ? "rankwise::narrow_product" : "rankwise::wide_product", {});
   const auto& [left, right] = product;
+  if (multiply_large(out, start, left, right)) return;
   start.defined() ? at::addmm_out(out, start, left, right) : at::mm_out(out, left, right);
 }
 
