@@ -6,6 +6,7 @@
 #include "base/shared_library.h"
 #include "trainer/kernels/float8.h"
 #include "trainer/model/gpu.h"
+#include "trainer/model/gpu_gemm.h"
 
 namespace rankwise {
 namespace {
@@ -18,10 +19,20 @@ at::Tensor transposed_bytes(const at::Tensor& codes_OI) {
   return turned_IO;
 }
 
-// left [N, K] times the transpose of right [M, K]: the one order in which Hopper multiplies float8.
-at::Tensor product(const Float8Rows& left, const at::Tensor& right_MK, const at::Tensor& right_scales_1M) {
-  return at::_scaled_mm(left.codes_NC, right_MK.view(at::kFloat8_e4m3fn).t(), left.scales_N1, right_scales_1M,
-                        /*bias=*/{}, /*scale_result=*/{}, at::kBFloat16, /*use_fast_accum=*/true);
+// start (where defined) + left [N, K] times the transpose of right [M, K]: the one order in which Hopper multiplies
+// float8.
+void multiply(at::Tensor& out_NM, const at::Tensor& start_NM, const Float8Rows& left, const at::Tensor& right_MK,
+              const at::Tensor& right_scales_M) {
+  const at::Tensor right_KM = right_MK.view(at::kFloat8_e4m3fn).t();
+  if (multiply_large(out_NM, start_NM, left.codes_NC, right_KM, {left.scales_N1, right_scales_M})) return;
+  const at::Tensor product_NM =
+      at::_scaled_mm(left.codes_NC, right_KM, left.scales_N1, right_scales_M.unsqueeze(0),
+                     /*bias=*/{}, /*scale_result=*/{}, at::kBFloat16, /*use_fast_accum=*/true);
+  start_NM.defined() ? at::add_out(out_NM, start_NM, product_NM) : out_NM.copy_(product_NM);
+}
+
+at::Tensor empty_product(const at::Tensor& rows_NC, int64_t columns) {
+  return at::empty({rows_NC.size(0), columns}, rows_NC.options().dtype(at::kBFloat16));
 }
 
 }  // namespace
@@ -42,16 +53,29 @@ Float8Rows float8_rows(const at::Tensor& x_NC, const at::Tensor& factors_C) {
   return {codes_NC, scales_N1};
 }
 
-at::Tensor float8_product(const Float8Rows& x_NI, const Float8Weight& weight) {
+void float8_product(at::Tensor out_NO, const at::Tensor& start_NO, const Float8Rows& x_NI, const Float8Weight& weight) {
   RECORD_FUNCTION("rankwise::float8_product", {});
-  return product(x_NI, weight.codes_OI, weight.scales_O.unsqueeze(0));
+  multiply(out_NO, start_NO, x_NI, weight.codes_OI, weight.scales_O);
+}
+
+at::Tensor float8_product(const Float8Rows& x_NI, const Float8Weight& weight) {
+  at::Tensor out_NO = empty_product(x_NI.codes_NC, weight.codes_OI.size(0));
+  float8_product(out_NO, {}, x_NI, weight);
+  return out_NO;
+}
+
+void float8_product_transposed(at::Tensor out_NI, const at::Tensor& start_NI, const at::Tensor& dy_NO,
+                               const Float8Weight& weight) {
+  RECORD_FUNCTION("rankwise::float8_product_transposed", {});
+  const at::Tensor turned_IO = transposed_bytes(weight.codes_OI);
+  const at::Tensor ones_I = at::ones({turned_IO.size(0)}, weight.scales_O.options());
+  multiply(out_NI, start_NI, float8_rows(dy_NO, weight.scales_O), turned_IO, ones_I);
 }
 
 at::Tensor float8_product_transposed(const at::Tensor& dy_NO, const Float8Weight& weight) {
-  RECORD_FUNCTION("rankwise::float8_product_transposed", {});
-  const at::Tensor turned_IO = transposed_bytes(weight.codes_OI);
-  const at::Tensor ones_1I = at::ones({1, turned_IO.size(0)}, weight.scales_O.options());
-  return product(float8_rows(dy_NO, weight.scales_O), turned_IO, ones_1I);
+  at::Tensor out_NI = empty_product(dy_NO, weight.codes_OI.size(1));
+  float8_product_transposed(out_NI, {}, dy_NO, weight);
+  return out_NI;
 }
 
 }  // namespace rankwise

@@ -9,6 +9,7 @@
 #include "tests/support/gpu_test.h"
 #include "tests/support/tolerance.h"
 #include "trainer/model/float8.h"
+#include "trainer/model/gpu_gemm.h"
 #include "trainer/weights/float8.h"
 
 namespace rankwise::testing {
@@ -95,6 +96,45 @@ TEST_F(GpuFloat8, ProductsAreThoseOfTheirCodes) {
     const at::Tensor codes = numbers_of(weight.codes_OI, at::ones({1, 1}));
     expect_close(float8_product_transposed(dy.cuda(), on_gpu(weight)).cpu(), folded.mm(codes), "dY W");
   }
+}
+
+// The GEMM adds what is there, also into columns of a wider matrix; small ones are added to afterwards.
+TEST_F(GpuFloat8, ProductsAddToAStart) {
+  for (const int64_t rows : {17, 300, 1024}) {
+    SCOPED_TRACE(rows);
+    const Float8Weight weight = packed(at::randn({768, 512}, at::kFloat) * 0.02);
+    const at::Tensor w = numbers_of(weight.codes_OI, weight.scales_O.unsqueeze(1));
+    const Float8Rows x = float8_rows(at::randn({rows, 512}, at::kBFloat16).cuda());
+    const at::Tensor wide = at::randn({rows, 1024}, at::kBFloat16).cuda(), before = wide.cpu();
+    const at::Tensor start = at::randn({rows, 768}, at::kBFloat16).cuda(), out = wide.narrow(1, 128, 768);
+    const at::Tensor product = numbers_of(x).mm(w.t());
+    float8_product(out, out, x, on_gpu(weight));
+    expect_close(out.cpu(), before.narrow(1, 128, 768).to(at::kDouble) + product, "out + x W^T");
+    EXPECT_TRUE(wide.cpu().narrow(1, 0, 128).equal(before.narrow(1, 0, 128)));
+    EXPECT_TRUE(wide.cpu().narrow(1, 896, 128).equal(before.narrow(1, 896, 128)));
+    float8_product(out, start, x, on_gpu(weight));
+    expect_close(out.cpu(), start.cpu().to(at::kDouble) + product, "start + x W^T");
+
+    const at::Tensor dy = at::randn({rows, 768}, at::kBFloat16).cuda();
+    const at::Tensor dx = at::randn({rows, 512}, at::kBFloat16).cuda(), dx_before = dx.cpu().to(at::kDouble);
+    const at::Tensor codes = numbers_of(weight.codes_OI, at::ones({1, 1}));
+    const at::Tensor gradient = numbers_of(float8_rows(dy, weight.scales_O.cuda())).mm(codes);
+    float8_product_transposed(dx, dx, dy, on_gpu(weight));
+    expect_close(dx.cpu(), dx_before + gradient, "dx + dY W");
+  }
+}
+
+// Not a matter of right numbers, but of a pass over memory: cuBLASLt takes the start along.
+TEST_F(GpuFloat8, LargeOnesAreOneGemm) {
+  const Float8Weight weight = on_gpu(packed(at::randn({768, 512}, at::kFloat)));
+  const Float8Rows x = float8_rows(at::randn({300, 512}, at::kBFloat16).cuda());
+  const at::Tensor out = at::randn({300, 768}, at::kBFloat16).cuda(), codes = weight.codes_OI.view(at::kFloat8_e4m3fn);
+  const at::Tensor start = at::randn({300, 768}, at::kBFloat16).cuda();
+  const GemmScales scales{x.scales_N1, weight.scales_O};
+  EXPECT_TRUE(multiply_large(out, {}, x.codes_NC, codes.t(), scales));
+  EXPECT_TRUE(multiply_large(out, out, x.codes_NC, codes.t(), scales));
+  EXPECT_TRUE(multiply_large(out, start, x.codes_NC, codes.t(), scales));
+  EXPECT_FALSE(multiply_large(out, {}, x.codes_NC, codes.t()));  // codes alone are no numbers
 }
 
 // e4m3 has 3 bits behind the point: half a step is 2^-4 of a number, 0.036 or less of them in the mean; a product of
