@@ -85,31 +85,40 @@ at::Tensor LinearGroup::scaled_b() const {
 
 at::Tensor LinearGroup::multiply_float8(const at::Tensor& x_NI, const at::Tensor& residual_NO, const at::Tensor& s_NR) {
   const Float8Rows rows_NI = float8_rows(x_NI);
-  std::vector<at::Tensor> columns;
-  for (const auto& handle : weights_) columns.push_back(float8_product(rows_NI, store_.float8_weight(handle)));
-  at::Tensor y_NO = columns.size() == 1 ? columns.front() : at::cat(columns, 1);
-  if (bias_O_.defined()) y_NO.add_(bias_O_);
-  if (s_NR.defined() && on_gpu_) {
-    low_rank_add(y_NO, defined({y_NO, residual_NO}), s_NR, slices_);
-    return y_NO;
+  at::Tensor y_NO = at::empty({x_NI.size(0), out_features_}, x_NI.options().dtype(at::kBFloat16));
+  const at::Tensor start_NO = s_NR.defined() ? y_NO : residual_NO;
+  const bool starts_with_bias = s_NR.defined() && on_gpu_;
+  if (starts_with_bias) {
+    low_rank_add(y_NO, defined({residual_NO, bias_O_}), s_NR, slices_);
+  } else if (s_NR.defined()) {
+    const Product term[] = {{s_NR, scaled_b().t()}};
+    sum_products(y_NO, residual_NO, term);
   }
-  if (s_NR.defined()) y_NO.addmm_(s_NR, scaled_b().t());
-  if (residual_NO.defined()) y_NO.add_(residual_NO);
-  return y_NO;
+  int64_t begin = 0;
+  for (const auto& handle : weights_) {
+    const int64_t columns = handle.shape[0];
+    float8_product(y_NO.narrow(1, begin, columns), start_NO.defined() ? start_NO.narrow(1, begin, columns) : start_NO,
+                   rows_NI, store_.float8_weight(handle));
+    begin += columns;
+  }
+  return bias_O_.defined() && !starts_with_bias ? y_NO.add_(bias_O_) : y_NO;
 }
 
 at::Tensor LinearGroup::multiply_transposed_float8(const at::Tensor& dy_NO, const at::Tensor& ds_NR) {
-  at::Tensor dx_NI;
+  at::Tensor dx_NI = at::empty({dy_NO.size(0), parts_[0].in_features}, dy_NO.options().dtype(at::kBFloat16));
+  at::Tensor start_NI = ds_NR.defined() ? dx_NI : at::Tensor();
+  if (ds_NR.defined() && on_gpu_) {
+    low_rank_add_a(dx_NI, {}, ds_NR, a_RI_);
+  } else if (ds_NR.defined()) {
+    const Product term[] = {{ds_NR, a_RI_}};
+    sum_products(dx_NI, {}, term);
+  }
   int64_t begin = 0;
   for (const auto& handle : weights_) {
-    const at::Tensor part_NI =
-        float8_product_transposed(dy_NO.narrow(1, begin, handle.shape[0]), store_.float8_weight(handle));
-    dx_NI = dx_NI.defined() ? dx_NI.add_(part_NI) : part_NI;
+    float8_product_transposed(dx_NI, start_NI, dy_NO.narrow(1, begin, handle.shape[0]), store_.float8_weight(handle));
+    start_NI = dx_NI;
     begin += handle.shape[0];
   }
-  if (!ds_NR.defined()) return dx_NI;
-  if (!on_gpu_) return dx_NI.addmm_(ds_NR, a_RI_);
-  low_rank_add_a(dx_NI, dx_NI, ds_NR, a_RI_);
   return dx_NI;
 }
 
