@@ -48,6 +48,8 @@ OURS = "void rankwise::(anonymous namespace)::"
         ("large GEMMs", "nvjet_tst_128x256_64x4_2x1_v_bz_coopA_TNT", ()),
         ("large GEMMs", "rankwise::sum_products", PRODUCTS),
         ("large GEMMs", "nvjet_qqtst_128x128_128x6_4x1_v_bz_TNT", ("rankwise::float8_product", "aten::_scaled_mm")),
+        ("large GEMMs", "a name that says nothing", (*PRODUCTS, "rankwise::wide_product", "rankwise::large_gemm")),
+        ("large GEMMs", "nvjet_qqtst_128x256_128x4_2x1_v_bz_TNT", (*FLOAT8, "rankwise::large_gemm")),
         ("large GEMMs", "cutlass_3x_gemm_f8f8bf16_rowwise", (*FLOAT8, "aten::_scaled_mm")),
         ("row quantising", f"{OURS}quantise_rows<__nv_bfloat16>(rankwise::GpuFloat8Rows)", FLOAT8),
         ("transposes of weights", f"{OURS}transpose(rankwise::GpuByteTranspose)", FLOAT8),

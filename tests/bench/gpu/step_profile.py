@@ -39,7 +39,8 @@ COPY_OPERATORS = {
     for name in "copy_ cat index_select index_copy_ zero_ fill_ zeros zeros_like contiguous clone _to_copy".split()
 }
 FROZEN_PRODUCTS = {"rankwise::sum_products", "rankwise::float8_product", "rankwise::float8_product_transposed"}
-GEMM_OPERATORS = {"aten::mm", "aten::addmm", "aten::addmm_", "aten::bmm", "aten::_scaled_mm", "rankwise::sum_products"}
+GEMM_OPERATORS = {f"aten::{name}" for name in "mm addmm addmm_ bmm _scaled_mm".split()}
+GEMM_OPERATORS |= {"rankwise::sum_products", "rankwise::large_gemm"}
 GEMM_KERNEL = re.compile(r"gemm|gemv|cutlass|nvjet|cublas|xmma|splitK", re.IGNORECASE)
 ON_DEVICE = {"kernel", "gpu_memcpy", "gpu_memset"}
 LAUNCHES = {"cuda_runtime", "cuda_driver"}
