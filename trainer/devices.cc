@@ -9,6 +9,7 @@
 
 #include "base/check.h"
 #include "trainer/memory_plan.h"
+#include "trainer/model/gpu_gemm.h"
 #include "trainer/weights/tensor_memory.h"
 
 namespace rankwise {
@@ -62,6 +63,7 @@ Devices::Devices(World& world, const DeviceOptions& options) : world_(world), op
     return;
   }
   if (options.deterministic) ask_for_equal_bits();
+  keep_gemm_choices_in(options.cache_dir);
   device_ = c10::Device(c10::kCUDA, static_cast<c10::DeviceIndex>(world.local_rank()));
   c10::impl::VirtualGuardImpl(c10::kCUDA).setDevice(device_);
   at::globalContext().lazyInitDevice(c10::kCUDA);

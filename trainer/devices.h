@@ -2,6 +2,7 @@
 #pragma once
 
 #include <chrono>
+#include <filesystem>
 #include <memory>
 #include <optional>
 #include <string>
@@ -28,6 +29,8 @@ struct DeviceOptions {
   // On CUDA: the same bits from the same run, by kernels and an order of sums that do not depend on timing. For the
   // whole process, from now on. What the user set of CUBLAS_WORKSPACE_CONFIG, NCCL_ALGO and NCCL_PROTO stays.
   bool deterministic = false;
+  // On CUDA: where choices of GEMM algorithms are kept from run to run (trainer/model/gpu_gemm.h). Empty: nowhere.
+  std::filesystem::path cache_dir = {};
   CommObserver* observer = nullptr;  // may be null; not owned, outlives every communicator
 };
 

@@ -35,6 +35,7 @@ Trainer::Trainer(World& world, const RunConfig& config, const std::atomic<bool>&
                        .timeout = std::chrono::seconds(config.comms.timeout_seconds),
                        .peer_copies = config.comms.peer_copies,
                        .deterministic = config.train.deterministic.value_or(false),
+                       .cache_dir = config.data.cache_dir,
                        .observer = &watchdog_}),
       clock_(devices_.device()),
       reporter_(world, config, devices_.gpu_uuid()),
