@@ -5,6 +5,7 @@
 #include <compare>
 #include <cstdint>
 
+#include "base/round_up.h"
 #include "trainer/kernels/gpu_gemm.h"
 
 namespace rankwise {
@@ -26,7 +27,7 @@ struct GemmShape {
 // quarter of the power of two that holds them. 8192: for 6145 to 8192.
 inline int64_t rows_of_choice(int64_t rows) {
   const int64_t step = static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(rows))) / 4;
-  return step == 0 ? rows : (rows + step - 1) / step * step;
+  return step == 0 ? rows : round_up(rows, step);
 }
 
 inline uint32_t alignment_of(const void* data, int64_t stride_bytes) {

@@ -146,7 +146,7 @@ TEST_F(GpuGemmTest, TimesAreOfWhatRuns) {
   const Case c(large, false, true, GemmStart::kZeros, false);
   const GpuGemm call = c.call();
   GemmAlgorithm algorithms[3];
-  std::ranges::fill(algorithms[1].words, ~uint64_t{0});  // none of cuBLASLt's
+  std::ranges::fill(algorithms[1].words, uint64_t{0x5555555555555555});  // none of cuBLASLt's
   auto* const candidates = cuda_library_function<decltype(rankwise_gemm_candidates)>("rankwise_gemm_candidates");
   ASSERT_EQ(candidates(&call, &algorithms[0], 1), 1);
   algorithms[2] = algorithms[0];
