@@ -42,7 +42,7 @@ void pin_host_memory(void* data, size_t bytes) {
   const int code = pin(data, bytes);
   RW_CHECK(code == 0, Error,
            "{} bytes of host memory could not be pinned (error {} of the CUDA runtime); free memory of the host, raise "
-           "`ulimit -l`, or set parallel.cpu_offload: false",
+           "`ulimit -l`, or do without parallel.cpu_offload: true and parallel.activations: offload",
            bytes, code);
 }
 

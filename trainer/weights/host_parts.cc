@@ -13,9 +13,7 @@ namespace {
 class HostParts final : public SharedParts {
  public:
   HostParts(Communicator& group, std::vector<at::Tensor> parts, c10::Device device)
-      : group_(group),
-        parts_(std::move(parts)),
-        copies_(c10::impl::VirtualGuardImpl(device.type()).getStreamFromGlobalPool(device, /*isHighPriority=*/true)) {}
+      : group_(group), parts_(std::move(parts)), copies_(copy_stream(device)) {}
   // What was started may still write into buffers that are about to be freed.
   ~HostParts() override { copies_.synchronize(); }
 
@@ -44,11 +42,15 @@ Work HostParts::gather(size_t index, at::Tensor& whole) {
 
 }  // namespace
 
-at::Tensor pinned_copy(const at::Tensor& on_device) {
-  const at::Tensor pages = at::empty(on_device.sizes(), on_device.options().device(at::kCPU));
+at::Tensor pinned_empty(at::IntArrayRef shape, at::ScalarType dtype) {
+  const at::Tensor pages = at::empty(shape, dtype);
   pin_host_memory(pages.mutable_data_ptr(), pages.nbytes());
-  const at::Tensor pinned = at::from_blob(
-      pages.mutable_data_ptr(), pages.sizes(), [pages](void* data) { unpin_host_memory(data); }, pages.options());
+  return at::from_blob(
+      pages.mutable_data_ptr(), shape, [pages](void* data) { unpin_host_memory(data); }, pages.options());
+}
+
+at::Tensor pinned_copy(const at::Tensor& on_device) {
+  at::Tensor pinned = pinned_empty(on_device.sizes(), on_device.scalar_type());
   pinned.copy_(on_device);
   return pinned;
 }

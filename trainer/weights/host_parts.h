@@ -11,6 +11,9 @@
 
 namespace rankwise {
 
+// Pinned host memory, not set; Error where the system does not give it. Free it when no copy needs it any more.
+at::Tensor pinned_empty(at::IntArrayRef shape, at::ScalarType dtype);
+
 // The same values in pinned host memory. Waits for the device.
 at::Tensor pinned_copy(const at::Tensor& on_device);
 
