@@ -127,7 +127,7 @@ struct TrainSection {
 
 struct ParallelSection {
   enum class Base { kAuto, kReplicate, kShard, kHybrid };
-  enum class Activations { kAuto, kSave, kRecomputeMlp, kRecomputeBlock };
+  enum class Activations { kAuto, kSave, kRecomputeMlp, kRecomputeBlock, kOffload };
   enum class Device { kAuto, kCpu, kCuda };
 
   Device device = Device::kAuto;

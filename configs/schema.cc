@@ -67,9 +67,12 @@ Kind<ParallelSection> parallel_kind() {
             choice<S::Activations>({{"auto", S::Activations::kAuto},
                                     {"save", S::Activations::kSave},
                                     {"recompute_mlp", S::Activations::kRecomputeMlp},
-                                    {"recompute_block", S::Activations::kRecomputeBlock}}),
-            "What is kept for the backward pass: all, all but the MLP's, or the input of each block alone. `auto`: by "
-            "the memory there is; the base is sharded before they are recomputed."),
+                                    {"recompute_block", S::Activations::kRecomputeBlock},
+                                    {"offload", S::Activations::kOffload}}),
+            "What is kept for the backward pass: all, all but the MLP's, or the input of each block alone. `offload`: "
+            "the same inputs, on GPUs in pinned host memory, from where they cross the bus beside the products; on "
+            "CPUs that is `recompute_block`. `auto`: by the memory there is, never `offload`; the base is sharded "
+            "before they are recomputed."),
       field("cpu_offload", &S::cpu_offload, boolean(),
             "On GPUs: shards of the base stay in pinned host memory and cross the bus when they are gathered. For "
             "models larger than the GPUs."),

@@ -181,6 +181,7 @@ LayoutWishes layout_wishes_of(const ParallelSection& section, int world_size, in
   if (section.activations == Activations::kSave) wishes.activations = ActivationPolicy::kSave;
   if (section.activations == Activations::kRecomputeMlp) wishes.activations = ActivationPolicy::kRecomputeMlp;
   if (section.activations == Activations::kRecomputeBlock) wishes.activations = ActivationPolicy::kRecomputeBlock;
+  if (section.activations == Activations::kOffload) wishes.activations = ActivationPolicy::kOffload;
   return wishes;
 }
 

@@ -137,6 +137,13 @@ int64_t activation_peak(const MemoryPlan& plan, const Workload& w) {
   return plan.saved_activation_bytes + std::max(head, mlp_backward);
 }
 
+// Inputs of blocks that lie in host memory between forward and backward.
+int64_t offloaded_bytes(const Workload& w, const Layout& layout) {
+  if (layout.activations != ActivationPolicy::kOffload || !w.device.is_cuda()) return 0;
+  const auto leaving = num_offloaded_inputs(static_cast<size_t>(w.model.num_hidden_layers));
+  return static_cast<int64_t>(leaving) * w.tokens_per_micro_batch * w.model.hidden_size * w.element_bytes;
+}
+
 int64_t library_bytes(const Workload& w, const Layout& layout) {
   if (!w.device.is_cuda()) return 0;
   const int communicators = (layout.world_size > 1 ? 1 : 0) + (layout.shard_group_size > 1 ? 1 : 0);
@@ -150,6 +157,7 @@ std::vector<Layout> layouts_by_cost(const Workload& w, const LayoutWishes& wishe
   if (wishes.shard_group_size) groups = {*wishes.shard_group_size};
   std::vector<ActivationPolicy> policies = {kSave, kRecomputeMlp, kRecomputeBlock};
   if (wishes.activations) policies = {*wishes.activations};
+  if (wishes.activations == kOffload && !w.device.is_cuda()) policies = {kRecomputeBlock};  // in host memory already
   std::vector<Layout> layouts;
   for (const ActivationPolicy policy : policies) {
     for (const int group : groups) {
@@ -187,6 +195,7 @@ const char* base_name(const Layout& layout) {
 const char* policy_name(ActivationPolicy policy) {
   return policy == ActivationPolicy::kSave           ? "save"
          : policy == ActivationPolicy::kRecomputeMlp ? "recompute_mlp"
+         : policy == ActivationPolicy::kOffload      ? "offload"
                                                      : "recompute_block";
 }
 
@@ -195,7 +204,7 @@ int64_t saved_bytes_of_block(const Workload& w, ActivationPolicy policy, int64_t
   const Ranks r = ranks_of_first_layer(w.adapter);
   int64_t elements = v.c + r.down;
   int64_t statistics = 0;
-  if (policy != ActivationPolicy::kRecomputeBlock) {
+  if (!recomputes_block(policy)) {
     elements += v.e + v.f + v.c + v.normed_qk + r.attention;
     statistics += 1;
   }
@@ -219,6 +228,9 @@ MemoryPlan plan_memory(const Workload& w, const Layout& layout) {
   plan.reduced_bytes_per_step = adapter * w.master_bytes;
   plan.saved_activation_bytes =
       w.model.num_hidden_layers * saved_bytes_of_block(w, layout.activations, w.tokens_per_micro_batch);
+  const int64_t offloaded = offloaded_bytes(w, layout);
+  plan.saved_activation_bytes -= offloaded;
+  plan.host_bytes += offloaded;
   bytes_of(plan, TensorKind::kActivations) = activation_peak(plan, w);
   for (const int64_t bytes : plan.bytes) plan.total_bytes += bytes;
   plan.overhead_bytes = library_bytes(w, layout);

@@ -59,9 +59,9 @@ struct MemoryPlan {
   std::array<int64_t, kNumTensorKinds> bytes{};  // peak of each kind
   int64_t total_bytes = 0;                       // peak of the sum
   int64_t overhead_bytes = 0;                    // beside it, of libraries on a GPU; 0 on CPUs
-  int64_t host_bytes = 0;                        // pinned host memory: offloaded shards
+  int64_t host_bytes = 0;                        // pinned host memory: offloaded shards and inputs of blocks
   int64_t resident_bytes = 0;                    // units that stay whole, within the gathered
-  int64_t saved_activation_bytes = 0;            // kept between forward and backward, within the activations
+  int64_t saved_activation_bytes = 0;            // kept for backward, on the device: within the activations
   int64_t first_gathered_bytes = 0;              // received by one rank in the first micro-batch of a run
   int64_t steady_gathered_bytes = 0;             // in each later one
   int64_t reduced_bytes_per_step = 0;            // the adapter's gradients
@@ -73,7 +73,7 @@ MemoryPlan plan_memory(const Workload& workload, const Layout& layout);
 // What must be free on a rank: tensors and libraries.
 int64_t needed_bytes(const MemoryPlan& plan);
 
-// Bytes kept from forward for backward by one block, for `tokens` tokens.
+// Bytes kept from forward for backward by one block, for `tokens` tokens; its input too, wherever that is kept.
 int64_t saved_bytes_of_block(const Workload& workload, ActivationPolicy policy, int64_t tokens);
 
 // The choices that the user left to us: empty means auto.
@@ -83,8 +83,8 @@ struct LayoutWishes {
   std::optional<int> shard_group_size;  // 1: replicate
   int prefetch = 2;
   std::optional<int64_t> resident_bytes;
-  std::optional<ActivationPolicy> activations;
-  bool cpu_offload = false;  // taken on GPUs alone
+  std::optional<ActivationPolicy> activations;  // kOffload is taken on GPUs alone, and never chosen
+  bool cpu_offload = false;                     // taken on GPUs alone
 };
 
 // The first arrangement that fits into available_bytes a rank, by what it is expected to cost: a gather hides behind

@@ -99,7 +99,8 @@ void add_bench(CLI::App& app, Command& chosen) {
                              {{"auto", P::Activations::kAuto},
                               {"save", P::Activations::kSave},
                               {"recompute_mlp", P::Activations::kRecomputeMlp},
-                              {"recompute_block", P::Activations::kRecomputeBlock}});
+                              {"recompute_block", P::Activations::kRecomputeBlock},
+                              {"offload", P::Activations::kOffload}});
   command->add_option("--prefetch", options->parallel.prefetch, "blocks gathered ahead")
       ->check(CLI::Range(0, 64))
       ->capture_default_str();

@@ -23,6 +23,8 @@ def reference(tiny, tmp_path_factory):
     [
         (1, dict(base="replicate", activations="recompute_mlp"), {}),
         (1, dict(base="replicate", activations="recompute_block"), {}),
+        (1, dict(base="replicate", activations="offload"), {}),
+        (2, dict(base="shard", activations="offload", cpu_offload=True), {}),
         (1, dict(base="replicate", cpu_offload=True), {}),
         (1, dict(base="replicate", cpu_offload=True, prefetch=0), {}),
         (2, dict(base="replicate"), {}),

@@ -61,6 +61,7 @@ def assert_are_dropout_masks(masks):
     [
         dict(policy="recompute_mlp"),
         dict(policy="recompute_block"),
+        dict(policy="offload"),
         dict(samples_per_batch=1),
         dict(samples_per_batch=4),
         dict(ranks=2, samples_per_batch=1),

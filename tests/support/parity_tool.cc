@@ -34,9 +34,10 @@ BaseFormat format_of(const std::string& name) {
 }
 
 ActivationPolicy policy_of(const std::string& name) {
-  return name == "recompute_block" ? ActivationPolicy::kRecomputeBlock
-         : name == "recompute_mlp" ? ActivationPolicy::kRecomputeMlp
-                                   : ActivationPolicy::kSave;
+  return name == "offload"           ? ActivationPolicy::kOffload
+         : name == "recompute_block" ? ActivationPolicy::kRecomputeBlock
+         : name == "recompute_mlp"   ? ActivationPolicy::kRecomputeMlp
+                                     : ActivationPolicy::kSave;
 }
 
 Batch batch_of(const json& samples, size_t first, size_t last) {

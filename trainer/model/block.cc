@@ -145,7 +145,7 @@ at::Tensor Block::forward(const at::Tensor& x_NC, const BlockContext& context, A
   if (saved == nullptr) return y_NC;
   now.x_NC = x_NC;
   if (policy != ActivationPolicy::kSave) now.drop_mlp();
-  if (policy == ActivationPolicy::kRecomputeBlock) {
+  if (recomputes_block(policy)) {
     now.drop_attention();
     now.middle_NC.reset();
   }
@@ -198,7 +198,7 @@ at::Tensor Block::attention_half_backward(at::Tensor dy_NC, const BlockContext& 
 
 at::Tensor Block::backward(at::Tensor dy_NC, const BlockContext& context, ActivationPolicy policy, BlockSaved& saved,
                            bool need_dx) {
-  if (policy == ActivationPolicy::kRecomputeBlock) saved.middle_NC = attention_half(saved.x_NC, context, saved, true);
+  if (recomputes_block(policy)) saved.middle_NC = attention_half(saved.x_NC, context, saved, true);
   if (policy != ActivationPolicy::kSave) mlp_half(context, saved, /*with_output=*/false);
   at::Tensor dmiddle_NC = mlp_half_backward(std::move(dy_NC), context, saved);
   return attention_half_backward(std::move(dmiddle_NC), context, saved, need_dx);

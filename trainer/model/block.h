@@ -16,11 +16,15 @@
 
 namespace rankwise {
 
-enum class ActivationPolicy {
-  kSave,            // keep all of BlockSaved
-  kRecomputeMlp,    // drop the MLP's part: the two widest tensors
-  kRecomputeBlock,  // keep the block's input alone
+enum class ActivationPolicy {  // from the most that is kept to the least
+  kSave,                       // keep all of BlockSaved
+  kRecomputeMlp,               // drop the MLP's part: the two widest tensors
+  kRecomputeBlock,             // keep the block's input alone
+  kOffload,                    // the same, and the Decoder keeps the input: trainer/model/offloaded_inputs.h
 };
+
+// Of what forward makes, nothing is kept.
+constexpr bool recomputes_block(ActivationPolicy policy) { return policy >= ActivationPolicy::kRecomputeBlock; }
 
 // Everything about a batch that blocks share.
 struct BlockContext {

@@ -80,6 +80,8 @@ Decoder::Decoder(const ModelConfig& config, FrozenStore& store, c10::ScalarType 
       embedding_(store.find(kEmbedding)),
       head_(store.find(config.tie_word_embeddings ? kEmbedding : kHead)) {
   for (int64_t layer = 0; layer < config.num_hidden_layers; ++layer) blocks_.emplace_back(store, config, layer);
+  if (policy == ActivationPolicy::kOffload && store.device().is_cuda())
+    offloaded_ = std::make_unique<OffloadedInputs>(store.device(), blocks_.size());
 }
 
 std::vector<LinearGroup*> Decoder::groups() {
@@ -120,7 +122,10 @@ at::Tensor Decoder::to_logits(const at::Tensor& hidden_NC) {
 
 at::Tensor Decoder::run_blocks(at::Tensor x_NC, const BlockContext& context, std::vector<BlockSaved>* saved) {
   for (size_t layer = 0; layer < blocks_.size(); ++layer) {
+    const bool offloads = offloaded_ && saved != nullptr;
+    if (offloads) offloaded_->put(layer, x_NC);
     x_NC = blocks_[layer].forward(x_NC, context, policy_, saved != nullptr ? &(*saved)[layer] : nullptr);
+    if (offloads) (*saved)[layer].x_NC.reset();
   }
   return x_NC;
 }
@@ -156,6 +161,7 @@ at::Tensor Decoder::train(const Batch& batch, const StepContext& step, const std
   dx_NC.index_copy_(0, target_rows_M, rms_norm_backward(std::move(loss.dhidden_MC), rows_MC, normed.rstd_N1, norm_C));
   for (size_t layer = blocks_.size(); layer-- > 0;) {
     const bool need_dx = layer > 0 || dembedding_NC != nullptr;
+    if (offloaded_) saved[layer].x_NC = offloaded_->take(layer);
     dx_NC = blocks_[layer].backward(std::move(dx_NC), context, policy_, saved[layer], need_dx);
     saved[layer] = {};
   }

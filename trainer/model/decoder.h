@@ -7,11 +7,13 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "trainer/data/batch.h"
 #include "trainer/model/block.h"
+#include "trainer/model/offloaded_inputs.h"
 
 namespace rankwise {
 
@@ -29,12 +31,12 @@ class Decoder {
   // What this architecture freezes, for the store and for the memory plan.
   static FrozenSpec frozen_spec(const ModelConfig& config);
 
+  // On CPUs kOffload is kRecomputeBlock: the inputs are in host memory already.
   Decoder(const ModelConfig& config, FrozenStore& store, c10::ScalarType dtype, ActivationPolicy policy);
 
   std::vector<LinearGroup*> groups();  // all linear layers, block by block, in the order of the model
   int64_t num_composed() const;        // of the blocks, those whose MLP's low-rank terms take passes of their own
   const char* attention_kernel(const Batch& batch);  // who attends to it in training, for people
-  void set_policy(ActivationPolicy policy) { policy_ = policy; }
   void check() { store_.check(); }  // CommError if the ranks that hold the base with this one are gone
 
   // Sum of -log p(target) over the batch, a float64 scalar on the base's device, which may still be at work on it; no
@@ -73,6 +75,7 @@ class Decoder {
   Rope rope_;
   WeightHandle embedding_, head_;
   std::vector<Block> blocks_;
+  std::unique_ptr<OffloadedInputs> offloaded_;  // where the policy offloads and the base lies on a device, else null
 };
 
 }  // namespace rankwise

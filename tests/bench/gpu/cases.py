@@ -139,6 +139,10 @@ BASES = [
         "8b-recompute", 1, f"{ONE_8B} --activations recompute_block", tokens_per_second=13_500, peak_gib=19,
         share_of=(("peft-8b-liger-compile-checkpointing", None),),
     ),
+    stored(
+        "8b-offload", 1, f"{ONE_8B} --activations offload", tokens_per_second=13_000, peak_gib=17,
+        share_of=(("8b-recompute", None),),
+    ),
     peft("peft-8b-liger-compile-checkpointing", 1, f"{ONE_PEER} --compile --liger loss --checkpointing"),
     stored(
         "8b-float8-recompute", 1, f"{ONE_8B} --base-dtype float8 --activations recompute_block",
@@ -151,6 +155,10 @@ BASES = [
     stored("8b-half", 1, f"{ONE_8B} --activations save --layers 16"),  # beside 8b: what a layer keeps
     stored(  # a round through the batches before anything is measured
         "8b-packed", 1, f"{ONE_8B} --activations save --shortest 50 --warm-up 8 --steps 16", share_of=(("8b", 0.95),)
+    ),
+    stored(
+        "8b-nf4-offload", 1, f"{ONE_8B} --base-dtype nf4 --activations offload", tokens_per_second=11_500,
+        peak_gib=7.5, share_of=(("8b-nf4-recompute", None),),
     ),
     stored(
         "70b-nf4", 1, "--shape 70b --base replicate --base-dtype nf4 --activations recompute_block --micro-batch 2",

@@ -33,6 +33,7 @@ def recomputed(facts):
         "save": ((), False, 0),
         "recompute_mlp": (("gate_up",), False, 1),
         "recompute_block": (("qkv", "o", "gate_up"), True, 2),
+        "offload": (("qkv", "o", "gate_up"), True, 2),
     }[facts["activations"]]
 
 

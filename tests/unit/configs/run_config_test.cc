@@ -110,7 +110,7 @@ const std::vector<Change> kChanges = {
     {"parallel.shard_group", "4"},
     {"parallel.prefetch", "0"},
     {"parallel.resident_gib", "1.5"},
-    {"parallel.activations", "recompute_block"},
+    {"parallel.activations", "offload"},
     {"parallel.cpu_offload", "true"},
     {"comms.timeout_seconds", "3"},
     {"comms.expected_world_size", "8"},

@@ -147,6 +147,37 @@ TEST(MemoryPlan, OffloadedShardsLieInHostMemoryAndTheRingOnTheDevice) {
   }
 }
 
+TEST(MemoryPlan, OffloadedInputsLieInHostMemoryButForTwo) {
+  const auto activations = static_cast<size_t>(TensorKind::kActivations);
+  for (const int64_t layers : {1, 2, 3, 32}) {
+    Workload w = workload("8b", c10::kCUDA);
+    w.model = named_shape("8b", layers);
+    const int64_t leaving = std::max<int64_t>(0, layers - 2) * 4 * 2048 * 4096 * 2;
+    const MemoryPlan kept = plan_memory(w, {1, 1, 2, 0, kRecomputeBlock}),
+                     plan = plan_memory(w, {1, 1, 2, 0, kOffload});
+    EXPECT_EQ(plan.host_bytes, leaving) << layers;
+    EXPECT_EQ(plan.bytes[activations], kept.bytes[activations] - leaving);
+    EXPECT_EQ(plan.saved_activation_bytes, kept.saved_activation_bytes - leaving);
+    EXPECT_EQ(plan.total_bytes, kept.total_bytes - leaving);
+    const MemoryPlan both = plan_memory(w, {1, 1, 2, 0, kOffload, /*cpu_offload=*/true});
+    EXPECT_EQ(both.host_bytes, leaving + plan_memory(w, {1, 1, 2, 0, kSave, /*cpu_offload=*/true}).host_bytes);
+  }
+}
+
+TEST(MemoryPlan, InputsAreOffloadedFromGpusWhereTheUserSaysSo) {
+  ParallelSection section;
+  section.activations = ParallelSection::Activations::kOffload;
+  const LayoutWishes wishes = layout_wishes_of(section, 1, 1);
+  const MemoryPlan plan = choose_layout(workload("8b", c10::kCUDA), wishes, 200 * kGib);
+  EXPECT_EQ(plan.layout.activations, kOffload);
+  const std::string text = describe(plan, 200 * kGib);
+  EXPECT_THAT(text, HasSubstr(", activations offload, "));
+  EXPECT_THAT(text, ::testing::ContainsRegex("\n  host memory +1920.0 MiB\n"));
+  const MemoryPlan on_cpus = choose_layout(workload("8b", c10::kCPU), wishes, 200 * kGib);
+  EXPECT_EQ(on_cpus.layout.activations, kRecomputeBlock);
+  EXPECT_EQ(on_cpus.host_bytes, 0);
+}
+
 // Spans of 16,384 elements in 8,464 bytes: 8,192 of codes, 256 of maxima, a scale and an offset, aligned.
 TEST(MemoryPlan, Nf4HoldsAndGathersTheBlocksInFourBits) {
   RunConfig config;
