@@ -77,6 +77,8 @@ def errors_of_draw(directory, draw, policy):
     if dense := draw.random() < 0.5:
         length = min(len(sample["ids"]) for sample in samples)
         samples = [{name: values[:length] for name, values in sample.items()} for sample in samples]
+    for sample in samples:
+        sample["loss"][-1] = True  # a prompt may be longer than what is left
     options = dict(dropout=draw.choice([0, 0.2]), seed=draw.randrange(1000), policy=policy, logits=False)
     print(f"{shape}, rank {rank}, dense {dense}, {options}")
     truth = run_ours(directory, model, adapter, samples, dtype="float64", device="cpu", **options)
