@@ -37,7 +37,7 @@ class Decoder {
   std::vector<LinearGroup*> groups();  // all linear layers, block by block, in the order of the model
   int64_t num_composed() const;        // of the blocks, those whose MLP's low-rank terms take passes of their own
   const char* attention_kernel(const Batch& batch);  // who attends to it in training, for people
-  void check() { store_.check(); }  // CommError if the ranks that hold the base with this one are gone
+  void check() { store_.check(); }                   // CommError if the ranks that hold the base with this one are gone
 
   // Sum of -log p(target) over the batch, a float64 scalar on the base's device, which may still be at work on it; no
   // gradient, no dropout.
