@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "base/round_up.h"
 #include "base/shared_library.h"
 #include "trainer/model/gpu.h"
 
@@ -78,7 +79,7 @@ struct Trial {
 
   explicit Trial(const GpuGemm& c) : call(c) {
     if (c.start_NM != c.out_NM) return;  // out is written over by the product itself afterwards
-    const int64_t stride = (c.columns + kPaddedTo - 1) / kPaddedTo * kPaddedTo;
+    const int64_t stride = round_up(c.columns, kPaddedTo);
     stand_in = at::empty({c.rows, stride}, at::TensorOptions().device(at::kCUDA).dtype(at::kBFloat16));
     call.start_NM = call.out_NM = stand_in.mutable_data_ptr();
     call.start_stride = call.out_stride = stride;
