@@ -28,6 +28,30 @@ struct AddShared {
 
 constexpr int blocks_of_add(int starts, int terms) { return starts + terms <= 2 ? 3 : kBlocksOfOneSM; }
 
+// The eight numbers of a thread's row e: the starts in the stage and the terms.
+template <int kStarts, int kTerms>
+__device__ void add_up(uint32_t (&words)[4], const Stage<kStarts, kTerms>& stage, const TileSum (&terms)[kTerms][4],
+                       const float (&scalings)[kTerms], int e) {
+  uint4 starts[kStarts > 0 ? kStarts : 1];
+#pragma unroll
+  for (int w = 0; w < kStarts; ++w) starts[w] = stage.wide[w][e][thread()];
+#pragma unroll
+  for (int j = 0; j < 4; ++j) {
+    float sum[2] = {};
+#pragma unroll
+    for (int w = 0; w < kStarts; ++w) {
+      sum[0] += first_of(word_of(starts[w], j));
+      sum[1] += second_of(word_of(starts[w], j));
+    }
+#pragma unroll
+    for (int k = 0; k < kTerms; ++k) {
+      sum[0] += scalings[k] * terms[k][j][2 * e];
+      sum[1] += scalings[k] * terms[k][j][2 * e + 1];
+    }
+    words[j] = packed(sum[0], sum[1]);
+  }
+}
+
 // kTerms: slices that have this block's columns. What there is none of costs no instruction.
 template <int kStarts, int kTerms>
 __global__ void __launch_bounds__(kThreads, blocks_of_add(kStarts, kTerms)) low_rank_add(GpuLowRankAdd call) {
@@ -67,25 +91,8 @@ __global__ void __launch_bounds__(kThreads, blocks_of_add(kStarts, kTerms)) low_
 #pragma unroll
     for (int e = 0; e < 2; ++e) {
       const int64_t row = tile * kTileRows + place.row + 8 * e;
-      uint4 starts[kStarts > 0 ? kStarts : 1];
-#pragma unroll
-      for (int w = 0; w < kStarts; ++w) starts[w] = stage.wide[w][e][thread()];
       uint32_t words[4];
-#pragma unroll
-      for (int j = 0; j < 4; ++j) {
-        float sum[2] = {};
-#pragma unroll
-        for (int w = 0; w < kStarts; ++w) {
-          sum[0] += first_of(word_of(starts[w], j));
-          sum[1] += second_of(word_of(starts[w], j));
-        }
-#pragma unroll
-        for (int k = 0; k < kTerms; ++k) {
-          sum[0] += scalings[k] * terms[k][j][2 * e];
-          sum[1] += scalings[k] * terms[k][j][2 * e + 1];
-        }
-        words[j] = packed(sum[0], sum[1]);
-      }
+      add_up<kStarts>(words, stage, terms, scalings, e);
       if (row < call.rows && place.inside) store_piece(out + row * call.columns, words);
     }
   };

@@ -46,6 +46,42 @@ struct Mask {
 
 __device__ float sigmoid(float x) { return __fdividef(1.0f, 1.0f + __expf(-x)); }
 
+// S B^T, the two results of 16 columns from `first`.
+__device__ void make_term(TileSum (&term)[2], const TileLeft& left, NarrowRows<kStripe>& side, int first, int lane) {
+  uint32_t right[4];
+  read_right(right, side, first, lane);
+  multiply_tiles(term[0], left, right[0], right[1]);
+  multiply_tiles(term[1], left, right[2], right[3]);
+}
+
+// Of half m of a warp's columns: h into its rows' words; returns it as down's pair sees it.
+template <bool kDrops>
+__device__ void make_h(uint32_t (&h)[2][4], Words& kept, Stage<2, 2>& stage, const TileSum (&terms)[2][2],
+                       const GpuLowRankMlp& mlp, const Mask<kDrops>& mask, const Place& place, int m) {
+#pragma unroll
+  for (int jj = 0; jj < 2; ++jj) {
+    const int j = 2 * m + jj;
+#pragma unroll
+    for (int e = 0; e < 2; ++e) {
+      const uint32_t gates = word_of(stage.wide[kGate][e][thread()], j);
+      const uint32_t ups = word_of(stage.wide[kUp][e][thread()], j);
+      float product[2];
+#pragma unroll
+      for (int k = 0; k < 2; ++k) {
+        const float gate = (k ? second_of(gates) : first_of(gates)) + mlp.gate_scaling * terms[kGate][jj][2 * e + k];
+        const float up = (k ? second_of(ups) : first_of(ups)) + mlp.up_scaling * terms[kUp][jj][2 * e + k];
+        product[k] = gate * sigmoid(gate) * up;
+      }
+      h[e][j] = packed(product[0], product[1]);
+      kept[jj][e] = h[e][j];
+      if (kDrops) {
+        const int64_t column = place.column + 2 * j;
+        kept[jj][e] = packed(first_of(h[e][j]) * mask(e, column), second_of(h[e][j]) * mask(e, column + 1));
+      }
+    }
+  }
+}
+
 template <bool kDrops>
 __global__ void __launch_bounds__(kThreads, kBlocksOfOneSM) low_rank_swiglu(GpuLowRankSwiglu call) {
   extern __shared__ __align__(16) char memory[];
@@ -69,35 +105,11 @@ __global__ void __launch_bounds__(kThreads, kBlocksOfOneSM) low_rank_swiglu(GpuL
 #pragma unroll
     for (int m = 0; m < 2; ++m) {
       const int first = place.warp * kWarpColumns + 16 * m;
-      uint32_t b_gate[4], b_up[4];
-      read_right(b_gate, shared.sides[kGate], first, place.lane);
-      read_right(b_up, shared.sides[kUp], first, place.lane);
+      TileSum terms[2][2] = {};
+      make_term(terms[kGate], s_gate, shared.sides[kGate], first, place.lane);
+      make_term(terms[kUp], s_up, shared.sides[kUp], first, place.lane);
       Words kept;
-#pragma unroll
-      for (int jj = 0; jj < 2; ++jj) {
-        const int j = 2 * m + jj;
-        TileSum of_gate = {}, of_up = {};
-        multiply_tiles(of_gate, s_gate, b_gate[2 * jj], b_gate[2 * jj + 1]);
-        multiply_tiles(of_up, s_up, b_up[2 * jj], b_up[2 * jj + 1]);
-#pragma unroll
-        for (int e = 0; e < 2; ++e) {
-          const uint32_t gates = word_of(stage.wide[kGate][e][thread()], j);
-          const uint32_t ups = word_of(stage.wide[kUp][e][thread()], j);
-          float product[2];
-#pragma unroll
-          for (int k = 0; k < 2; ++k) {
-            const float gate = (k ? second_of(gates) : first_of(gates)) + mlp.gate_scaling * of_gate[2 * e + k];
-            const float up = (k ? second_of(ups) : first_of(ups)) + mlp.up_scaling * of_up[2 * e + k];
-            product[k] = gate * sigmoid(gate) * up;
-          }
-          h[e][j] = packed(product[0], product[1]);
-          kept[jj][e] = h[e][j];
-          if (kDrops) {
-            const int64_t column = place.column + 2 * j;
-            kept[jj][e] = packed(first_of(h[e][j]) * mask(e, column), second_of(h[e][j]) * mask(e, column + 1));
-          }
-        }
-      }
+      make_h(h, kept, stage, terms, mlp, mask, place, m);
       add_to_sums(s_down, kept, shared.sides[kDown], first, place.lane);
     }
     leave_sums(shared.sums[round][place.warp], s_down, place.lane);
@@ -109,6 +121,55 @@ __global__ void __launch_bounds__(kThreads, kBlocksOfOneSM) low_rank_swiglu(GpuL
   };
   each_tile(shared.stages, place, mlp.rows, wide, narrow, visit,
             [&](int64_t tile, int round) { store_sums(column_parts<kRank>(mlp), shared.sums[round], tile, mlp.rows); });
+}
+
+// Gradients of gate and up, and h as down's pair sees it.
+struct HalfGradients {
+  Words gate, up, h;
+};
+
+// Of half m of a warp's columns; gate and up's take their places in the stage, too.
+template <bool kDrops>
+__device__ void differentiate(HalfGradients& made, Stage<3, 3>& stage, const TileSum (&terms)[kSides][2],
+                              const GpuLowRankMlp& mlp, const Mask<kDrops>& mask, const Place& place, int m) {
+#pragma unroll
+  for (int e = 0; e < 2; ++e) {
+    uint2* const gates = own_pair(stage.wide[kGate][e], m);
+    uint2* const ups = own_pair(stage.wide[kUp][e], m);
+    const uint2 dhs = *own_pair(stage.wide[kDown][e], m);
+#pragma unroll
+    for (int jj = 0; jj < 2; ++jj) {
+      float of_gate[2], of_up[2], h[2];
+#pragma unroll
+      for (int k = 0; k < 2; ++k) {
+        const float drop = mask(e, place.column + 4 * m + 2 * jj + k);
+        const float gate = number(*gates, jj, k) + mlp.gate_scaling * terms[kGate][jj][2 * e + k];
+        const float up = number(*ups, jj, k) + mlp.up_scaling * terms[kUp][jj][2 * e + k];
+        const float dh = number(dhs, jj, k) + drop * terms[kDown][jj][2 * e + k];
+        const float open = sigmoid(gate), silu = gate * open;
+        of_gate[k] = dh * up * open * (1.0f + gate * (1.0f - open));
+        of_up[k] = dh * silu;
+        h[k] = silu * up * drop;
+      }
+      made.gate[jj][e] = packed(of_gate[0], of_gate[1]);
+      made.up[jj][e] = packed(of_up[0], of_up[1]);
+      made.h[jj][e] = packed(h[0], h[1]);
+    }
+    *gates = {made.gate[0][e], made.gate[1][e]};
+    *ups = {made.up[0][e], made.up[1][e]};
+  }
+}
+
+// From the stage to where gate and up were.
+__device__ void store_gradients(BFloat16* gate_up, Stage<3, 3>& stage, const GpuLowRankMlp& mlp, const Place& place,
+                                int64_t row) {
+#pragma unroll
+  for (int e = 0; e < 2; ++e) {
+    if (row + 8 * e >= mlp.rows || !place.inside) continue;
+    BFloat16* out = gate_up + (row + 8 * e) * 2 * mlp.width + place.column;
+    *reinterpret_cast<uint4*>(out) = stage.wide[kGate][e][thread()];
+    *reinterpret_cast<uint4*>(out + mlp.width) = stage.wide[kUp][e][thread()];
+  }
 }
 
 template <bool kDrops>
@@ -138,53 +199,19 @@ __global__ void __launch_bounds__(kThreads, kBlocksOfOneSM) low_rank_swiglu_back
 #pragma unroll
       for (int side = 0; side < kSides; ++side) {
         TileLeft left;
-        uint32_t right[4];
         read_left(left, stage.narrow[side], place.lane);
-        read_right(right, shared.sides[side], first, place.lane);
-        multiply_tiles(terms[side][0], left, right[0], right[1]);
-        multiply_tiles(terms[side][1], left, right[2], right[3]);
+        make_term(terms[side], left, shared.sides[side], first, place.lane);
       }
-      Words dgate, dup, kept;
-#pragma unroll
-      for (int e = 0; e < 2; ++e) {
-        uint2* const gates = own_pair(stage.wide[kGate][e], m);
-        uint2* const ups = own_pair(stage.wide[kUp][e], m);
-        const uint2 dhs = *own_pair(stage.wide[kDown][e], m);
-#pragma unroll
-        for (int jj = 0; jj < 2; ++jj) {
-          float of_gate[2], of_up[2], h[2];
-#pragma unroll
-          for (int k = 0; k < 2; ++k) {
-            const float drop = mask(e, place.column + 4 * m + 2 * jj + k);
-            const float gate = number(*gates, jj, k) + mlp.gate_scaling * terms[kGate][jj][2 * e + k];
-            const float up = number(*ups, jj, k) + mlp.up_scaling * terms[kUp][jj][2 * e + k];
-            const float dh = number(dhs, jj, k) + drop * terms[kDown][jj][2 * e + k];
-            const float open = sigmoid(gate), silu = gate * open;
-            of_gate[k] = dh * up * open * (1.0f + gate * (1.0f - open));
-            of_up[k] = dh * silu;
-            h[k] = silu * up * drop;
-          }
-          dgate[jj][e] = packed(of_gate[0], of_gate[1]);
-          dup[jj][e] = packed(of_up[0], of_up[1]);
-          kept[jj][e] = packed(h[0], h[1]);
-        }
-        *gates = {dgate[0][e], dgate[1][e]};
-        *ups = {dup[0][e], dup[1][e]};
-      }
-      add_to_sums(reinterpret_cast<TileSum(&)[2]>(ds[0]), dgate, shared.sides[kGate], first, place.lane);
-      add_to_sums(reinterpret_cast<TileSum(&)[2]>(ds[2]), dup, shared.sides[kUp], first, place.lane);
-      add_over_rows(over_rows[kGate], m, dgate, stage.narrow[kGate], place.lane);
-      add_over_rows(over_rows[kUp], m, dup, stage.narrow[kUp], place.lane);
-      add_over_rows(over_rows[kDown], m, kept, stage.narrow[kDown], place.lane);
+      HalfGradients made;
+      differentiate(made, stage, terms, mlp, mask, place, m);
+      add_to_sums(reinterpret_cast<TileSum(&)[2]>(ds[0]), made.gate, shared.sides[kGate], first, place.lane);
+      add_to_sums(reinterpret_cast<TileSum(&)[2]>(ds[2]), made.up, shared.sides[kUp], first, place.lane);
+      add_over_rows(over_rows[kGate], m, made.gate, stage.narrow[kGate], place.lane);
+      add_over_rows(over_rows[kUp], m, made.up, stage.narrow[kUp], place.lane);
+      add_over_rows(over_rows[kDown], m, made.h, stage.narrow[kDown], place.lane);
     }
     leave_sums(shared.sums[round][place.warp], ds, place.lane);
-#pragma unroll
-    for (int e = 0; e < 2; ++e) {
-      if (row + 8 * e >= mlp.rows || !place.inside) continue;
-      BFloat16* out = gate_up + (row + 8 * e) * 2 * mlp.width + place.column;
-      *reinterpret_cast<uint4*>(out) = stage.wide[kGate][e][thread()];
-      *reinterpret_cast<uint4*>(out + mlp.width) = stage.wide[kUp][e][thread()];
-    }
+    store_gradients(gate_up, stage, mlp, place, row);
   };
   each_tile(shared.stages, place, mlp.rows, wide, narrow, visit, [&](int64_t tile, int round) {
     store_sums(column_parts<2 * kRank>(mlp), shared.sums[round], tile, mlp.rows);
