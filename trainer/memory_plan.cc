@@ -206,7 +206,7 @@ int64_t saved_bytes_of_block(const Workload& w, ActivationPolicy policy, int64_t
   int64_t statistics = 0;
   if (!recomputes_block(policy)) {
     elements += v.e + v.f + v.c + v.normed_qk + r.attention;
-    statistics += 1;
+    statistics += 1 + (w.device.is_cuda() ? v.heads : 0);  // GPUs keep each head's logsumexp
   }
   if (policy == ActivationPolicy::kSave) {
     elements += 2 * v.i + r.gate + r.up;

@@ -85,9 +85,10 @@ void add_rows(std::vector<Kernel>& all, int64_t tokens) {
   const at::Tensor x = drawn({tokens, kHidden}), dy = drawn({tokens, kHidden}), weight = drawn({kHidden});
   const at::Tensor rstd = rms_norm(x, weight, 1e-5).rstd_N1;
   all.push_back({"RMSNorm", bytes_of({x, x, rstd}), [=] { rms_norm(x, weight, 1e-5); }});
+  const at::Tensor gradient = drawn({tokens, kHidden});
   all.push_back({"RMSNorm backward, added to a gradient", bytes_of({x, x, x, x, rstd}), [=] {
-                   at::Tensor gradient = x;
-                   add_rms_norm_backward(gradient, dy, x, rstd, weight);
+                   at::Tensor in_place = gradient;
+                   add_rms_norm_backward(in_place, dy, x, rstd, weight);
                  }});
   ModelConfig config;
   config.head_dim = kHead;

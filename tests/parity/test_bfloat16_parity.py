@@ -5,12 +5,14 @@ import torch
 import transformers
 from peft import PeftModel
 
+import tiny_models
 from comparison import TOLERANCE, assert_as_near, gradient_errors, loss_error, run_ours
 from tiny_models import DEVICE, FAMILIES, load_peft, make_adapter, make_model, make_samples, train_peft
 
 SEED = 20261122
 DRAWS = 4  # batches a family: one error alone is a matter of luck
-RANKS = (4, 16)  # by turns: fused kernels have the second
+RANKS = (4, 16)  # by turns: fused kernels have the second, and an MLP of this width
+WIDTH = 192
 STEPS = 3
 LEARNING_RATE = 1e-3
 
@@ -23,7 +25,9 @@ def load_peft_bfloat16(model_dir, adapter_dir):
 
 def errors_of_family(directory, family):
     """(ours, PEFT's) for each draw."""
-    model = make_model(directory / "model", family, SEED, dtype=torch.bfloat16)  # both start from the same weights
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(tiny_models.COMMON, "intermediate_size", WIDTH)
+        model = make_model(directory / "model", family, SEED, dtype=torch.bfloat16)  # both start from the same weights
     adapters = [make_adapter(directory / f"adapter-{r}", model, SEED + 1, r=r, lora_alpha=2 * r) for r in RANKS]
     for draw in range(DRAWS):
         adapter = adapters[draw % len(adapters)]

@@ -85,7 +85,8 @@ def test_float32_is_as_near_to_the_truth_as_pefts(case):
     for key in [*gradients(case.truth), "dembedding", "logits"]:
         limit = allowed(relative(theirs[key].double(), case.truth[key]), tolerance["gradient"])
         assert relative(ours[key], case.truth[key]) < limit, key
-    assert loss_error(ours, theirs) < tolerance["loss"]
-    assert loss_error(ours, case.truth) < allowed(loss_error(theirs, case.truth), tolerance["loss"])
+    apart, of_ours, of_theirs = (loss_error(*two) for two in ((ours, theirs), (ours, case.truth), (theirs, case.truth)))
+    print(f"losses: {apart:.2e} apart; ours {of_ours:.2e} from float64, PEFT's {of_theirs:.2e}")
+    assert max(apart, of_ours) < allowed(of_theirs, tolerance["loss"])
     truth, mine, pefts = (change(result, case.initial) for result in (case.truth, ours, theirs))
     assert relative(mine, truth) < allowed(relative(pefts, truth), tolerance["final"])

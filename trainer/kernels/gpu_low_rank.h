@@ -74,8 +74,7 @@ struct GpuLowRankSlice {
 };
 
 // out = starts[0] + starts[1] + the slices' scaling * s b^T; with right_is_a: + scaling * s a, and all slices have all
-// columns. A start may be null (the second where the
-// first is), may be out, and may be one row for all (stride 0).
+// columns. A start may be null (the second where the first is), may be out, and may be one row for all (stride 0).
 struct GpuLowRankAdd {
   void* out_NO;
   const void* starts_NO[2];
@@ -104,6 +103,8 @@ struct GpuLowRankGradient {
 extern "C" {
 int rankwise_low_rank_swiglu(const rankwise::GpuLowRankSwiglu* call, void* stream);
 int rankwise_low_rank_swiglu_backward(const rankwise::GpuLowRankSwigluBackward* call, void* stream);
+// Whether the current device has the shared memory that the passes take: 107 KB a block.
+bool rankwise_low_rank_mlp_fits_device();
 // For either pass, on the current device.
 int64_t rankwise_low_rank_scratch_bytes(int64_t rows, int64_t width);
 int rankwise_low_rank_add(const rankwise::GpuLowRankAdd* call, void* stream);

@@ -271,6 +271,13 @@ int start_column_parts(const GpuLowRankMlp& mlp, void* out, float2 factors, cuda
 }  // namespace
 }  // namespace rankwise
 
+bool rankwise_low_rank_mlp_fits_device() {
+  int device = 0, bytes = 0;
+  cudaGetDevice(&device);
+  cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  return bytes >= static_cast<int>(sizeof(rankwise::BackwardShared));
+}
+
 int64_t rankwise_low_rank_scratch_bytes(int64_t rows, int64_t width) {
   using namespace rankwise;
   return low_rank_scratch_bytes(rows, width, regions_of(rows, low_rank_stripes(width)));

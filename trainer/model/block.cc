@@ -3,6 +3,8 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "trainer/model/gpu_low_rank_mlp.h"
 #include "trainer/model/mlp.h"
 #include "trainer/model/norm.h"
@@ -67,8 +69,11 @@ Block::Block(FrozenStore& store, const ModelConfig& c, int64_t layer)
       down_(store, {part(layer, "mlp.down_proj", c.intermediate_size, c.hidden_size, c.mlp_bias)}),
       unit_(store.find(prefix_ + "self_attn.q_proj.weight").unit) {}
 
-bool Block::shares_passes(c10::ScalarType dtype) const {
-  return rankwise::shares_passes(gate_up_, down_, dtype, store_.device());
+bool Block::composes_mlp(c10::ScalarType dtype) const {
+  const auto adapted = [](const LinearGroup& group) {
+    return std::ranges::any_of(group.parts(), [](const LinearPart& one) { return one.lora.has_value(); });
+  };
+  return (adapted(gate_up_) || adapted(down_)) && !shares_passes(gate_up_, down_, dtype, store_.device());
 }
 
 const at::Tensor& Block::norm_weight(const char* name) const { return store_.replicated(prefix_ + name); }
@@ -113,7 +118,8 @@ at::Tensor Block::attention_half(const at::Tensor& x_NC, const BlockContext& con
                                  bool with_output) {
   saved.qkv_NE = project_qkv(x_NC, Dropout(context, layer_, kQkvInput).get(), &saved);
   rotate(saved.qkv_NE, context.angles, /*inverse=*/false);
-  saved.out_NF = attention_forward(saved.qkv_NE, context.samples, shape_, &saved.attention);
+  saved.out_NF =
+      attention_forward(saved.qkv_NE, context.samples, shape_, context.training ? &saved.attention : nullptr);
   if (!with_output) return {};
   return o_.forward(saved.out_NF, x_NC, Dropout(context, layer_, kOutputInput).get(), &saved.o_linear);
 }

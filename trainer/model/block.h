@@ -71,8 +71,9 @@ class Block {
 
   std::vector<LinearGroup*> groups() { return {&qkv_, &o_, &gate_up_, &down_}; }
   int unit() const { return unit_; }
-  // Whether the MLP's low-rank terms go through SwiGLU's passes (trainer/model/gpu_low_rank_mlp.h).
-  bool shares_passes(c10::ScalarType dtype) const;
+  // Whether the MLP has low-rank terms that take passes of their own, beside SwiGLU's
+  // (trainer/model/gpu_low_rank_mlp.h).
+  bool composes_mlp(c10::ScalarType dtype) const;
   const AttentionShape& attention_shape() const { return shape_; }
 
  private:

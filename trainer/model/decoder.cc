@@ -93,7 +93,7 @@ std::vector<LinearGroup*> Decoder::groups() {
 }
 
 int64_t Decoder::num_composed() const {
-  return std::ranges::count_if(blocks_, [&](const Block& block) { return !block.shares_passes(dtype_); });
+  return std::ranges::count_if(blocks_, [&](const Block& block) { return block.composes_mlp(dtype_); });
 }
 
 const char* Decoder::attention_kernel(const Batch& batch) {

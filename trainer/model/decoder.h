@@ -34,8 +34,8 @@ class Decoder {
   // On CPUs kOffload is kRecomputeBlock: the inputs are in host memory already.
   Decoder(const ModelConfig& config, FrozenStore& store, c10::ScalarType dtype, ActivationPolicy policy);
 
-  std::vector<LinearGroup*> groups();  // all linear layers, block by block, in the order of the model
-  int64_t num_composed() const;        // of the blocks, those whose MLP's low-rank terms take passes of their own
+  std::vector<LinearGroup*> groups();                // all linear layers, block by block, in the order of the model
+  int64_t num_composed() const;                      // blocks whose MLP's low-rank terms take passes of their own
   const char* attention_kernel(const Batch& batch);  // who attends to it in training, for people
   void check() { store_.check(); }                   // CommError if the ranks that hold the base with this one are gone
 

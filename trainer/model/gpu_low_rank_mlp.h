@@ -17,6 +17,7 @@ bool shares_passes(const std::array<int64_t, 3>& ranks, int64_t width, c10::Scal
 // Bytes that one of them takes beside its inputs and outputs, at most.
 int64_t shared_pass_bytes(int64_t tokens, int64_t width);
 
+// The same of a model's MLP, on a device that has the shared memory, too.
 bool shares_passes(const LinearGroup& gate_up, const LinearGroup& down, c10::ScalarType dtype, c10::Device device);
 
 struct LowRankMlp {
