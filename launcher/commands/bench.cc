@@ -70,10 +70,10 @@ void add_bench(CLI::App& app, Command& chosen) {
   command->add_option("--sequence-length", options->sequence_length, "tokens")
       ->check(CLI::Range(2, 1 << 20))
       ->capture_default_str();
-  auto* shortest = command
-                       ->add_option("--shortest", options->shortest,
-                                    "tokens of samples of drawn lengths, packed; else all have that many")
-                       ->check(CLI::Range(1, 1 << 20));
+  command
+      ->add_option("--shortest", options->shortest,
+                   "tokens of samples of drawn lengths, packed; else all have that many")
+      ->check(CLI::Range(1, 1 << 20));
   command->add_option("--steps", options->steps, "measured")->check(CLI::Range(1, 100000))->capture_default_str();
   command->add_option("--warm-up", options->warm_up, "before them")
       ->check(CLI::Range(1, 100000))
@@ -82,7 +82,7 @@ void add_bench(CLI::App& app, Command& chosen) {
       ->add_option("--trace", options->trace,
                    "file for a Chrome trace of three more steps, of rank 0, for ui.perfetto.dev and\n"
                    "tests/bench/gpu/step_profile.py")
-      ->excludes(shortest);  // its ideal knows samples of one length
+      ->excludes("--shortest");  // its ideal knows samples of one length
   using P = ParallelSection;
   add_choice<P::Device>(command, "--device", options->parallel.device,
                         {{"auto", P::Device::kAuto}, {"cpu", P::Device::kCpu}, {"cuda", P::Device::kCuda}});

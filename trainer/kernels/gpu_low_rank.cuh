@@ -283,6 +283,19 @@ __device__ inline void store_over_rows(float* out, int64_t width, const Place& p
   }
 }
 
+// Of a pair of numbers in `count` parts of so many pairs each.
+__device__ inline float2 sum_of_parts(const float* first, int64_t count, int64_t pairs) {
+  const auto* part = reinterpret_cast<const float2*>(first);
+  float2 sum = {};
+#pragma unroll 8
+  for (int64_t k = 0; k < count; ++k) {
+    const float2 one = part[k * pairs];
+    sum.x += one.x;
+    sum.y += one.y;
+  }
+  return sum;
+}
+
 // In how many parts the rows go: as many as leave the fewest multiprocessors without a block in the last round.
 // blocks: of one multiprocessor, at a time.
 inline int64_t regions_of(int64_t rows, int64_t stripes, int64_t blocks = kBlocksOfOneSM,

@@ -147,14 +147,7 @@ __global__ void __launch_bounds__(kThreads) add_column_parts(GpuLowRankGradient 
   const int64_t pair = (int64_t{blockIdx.x} * kThreads + thread()) * 2, row = pair / kRank, rank = pair % kRank;
   if (row >= call.rows || rank >= slice.rank) return;
   const int64_t first = stripes_of(call.slices, static_cast<int>(blockIdx.y)), count = low_rank_stripes(slice.columns);
-  const auto* part = reinterpret_cast<const float2*>(call.scratch + first * call.rows * kRank + pair);
-  float2 sum = {};
-#pragma unroll 8
-  for (int64_t stripe = 0; stripe < count; ++stripe) {
-    const float2 one = part[stripe * call.rows * kRank / 2];
-    sum.x += one.x;
-    sum.y += one.y;
-  }
+  const float2 sum = sum_of_parts(call.scratch + first * call.rows * kRank + pair, count, call.rows * (kRank / 2));
   auto* out = static_cast<uint32_t*>(call.ds_NR) + (row * call.total_rank + slice.rank_begin + rank) / 2;
   *out = packed(sum.x * slice.scaling, sum.y * slice.scaling);
 }

@@ -228,14 +228,7 @@ __global__ void __launch_bounds__(kThreads)
   const int64_t pair = (int64_t{blockIdx.x} * kThreads + thread()) * 2, columns = kSums * kRank;
   const int64_t row = pair / columns, rank = pair % kRank, side = pair % columns / kRank;
   if (row >= mlp.rows || rank >= mlp.rank) return;
-  const auto* part = reinterpret_cast<const float2*>(mlp.scratch + pair);
-  float2 sum = {};
-#pragma unroll 8
-  for (int64_t stripe = 0; stripe < stripes; ++stripe) {
-    const float2 one = part[stripe * mlp.rows * columns / 2];
-    sum.x += one.x;
-    sum.y += one.y;
-  }
+  const float2 sum = sum_of_parts(mlp.scratch + pair, stripes, mlp.rows * (columns / 2));
   const float factor = side == 0 ? factors.x : factors.y;
   auto* to = static_cast<uint32_t*>(out) + ((row * kSums + side) * mlp.rank + rank) / 2;
   *to = packed(sum.x * factor, sum.y * factor);
