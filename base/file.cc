@@ -7,6 +7,7 @@
 #include <cstdio>
 
 #include "base/check.h"
+#include "base/host_name.h"
 
 namespace rankwise {
 namespace fs = std::filesystem;
@@ -118,8 +119,8 @@ void write_new_file(const fs::path& path, std::string_view content) {
 
 void replace_file(const fs::path& path, std::string_view content) {
   fs::path temporary = path;
-  temporary += ".tmp." + std::to_string(::getpid());
-  ::unlink(temporary.c_str());  // of a dead process that had our id
+  temporary += fmt::format(".tmp.{}.{}", host_name(), ::getpid());  // other hosts may share the directory
+  ::unlink(temporary.c_str());                                      // of a dead process that had our id
   write_new_file(temporary, content);
   RemoveUnlessKept guard(temporary);
   if (::rename(temporary.c_str(), path.c_str()) != 0) throw_errno("rename to " + path.native(), errno);

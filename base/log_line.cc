@@ -1,12 +1,13 @@
 #include "base/log_line.h"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <array>
 #include <chrono>
 #include <ctime>
 #include <nlohmann/json.hpp>
+
+#include "base/host_name.h"
 
 namespace rankwise {
 namespace {
@@ -24,11 +25,6 @@ std::string utc_now() {
   std::array<char, 32> text{};
   const size_t length = std::strftime(text.data(), text.size(), "%FT%T", &parts);
   return fmt::format("{}.{:03}Z", std::string_view(text.data(), length), milliseconds % 1000);
-}
-
-std::string host_name() {
-  std::array<char, 256> name{};
-  return ::gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "unknown";
 }
 
 Json json_of(LogLevel level, int rank, const LogFacts& facts) {

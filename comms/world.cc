@@ -2,7 +2,6 @@
 
 #include <ATen/core/Tensor.h>
 #include <mpi.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cstdio>
@@ -11,6 +10,7 @@
 
 #include "base/check.h"
 #include "base/hash.h"
+#include "base/host_name.h"
 #include "comms/mpi.h"
 
 namespace rankwise {
@@ -24,11 +24,6 @@ int launched_size() {
   if (std::getenv("PMIX_RANK") == nullptr) return 0;
   const char* tasks = std::getenv("SLURM_NTASKS");
   return tasks != nullptr ? std::atoi(tasks) : 1;
-}
-
-std::string host_name() {
-  char name[256] = {};
-  return ::gethostname(name, sizeof(name) - 1) == 0 ? name : "unknown";
 }
 
 class ObservedWait {

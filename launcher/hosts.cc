@@ -12,6 +12,7 @@
 #include <string>
 
 #include "base/error.h"
+#include "base/host_name.h"
 #include "base/log.h"
 #include "base/unique_handle.h"
 
@@ -24,9 +25,7 @@ using std::chrono::milliseconds;
 constexpr milliseconds kBetweenRounds{500}, kConnectTime{2000};
 
 bool is_here(const std::string& name) {
-  std::array<char, 256> own{};
-  ::gethostname(own.data(), own.size() - 1);
-  const std::string full = own.data();
+  const std::string full = host_name();
   return name == "localhost" || name == full || name.substr(0, name.find('.')) == full;
 }
 

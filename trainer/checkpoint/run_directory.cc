@@ -13,6 +13,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/host_name.h"
 #include "base/log.h"
 
 namespace rankwise {
@@ -60,12 +61,6 @@ std::vector<std::string> names_in(const fs::path& directory) {
   }
   std::ranges::sort(names);
   return names;
-}
-
-std::string host_name() {
-  std::array<char, 256> name{};
-  if (::gethostname(name.data(), name.size() - 1) != 0) return "unknown host";
-  return name.data();
 }
 
 std::string read_holder(int fd) {
