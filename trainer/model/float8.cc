@@ -31,10 +31,6 @@ void multiply(at::Tensor& out_NM, const at::Tensor& start_NM, const Float8Rows& 
   start_NM.defined() ? at::add_out(out_NM, start_NM, product_NM) : out_NM.copy_(product_NM);
 }
 
-at::Tensor empty_product(const at::Tensor& rows_NC, int64_t columns) {
-  return at::empty({rows_NC.size(0), columns}, rows_NC.options().dtype(at::kBFloat16));
-}
-
 }  // namespace
 
 Float8Rows float8_rows(const at::Tensor& x_NC, const at::Tensor& factors_C) {
@@ -58,24 +54,12 @@ void float8_product(at::Tensor out_NO, const at::Tensor& start_NO, const Float8R
   multiply(out_NO, start_NO, x_NI, weight.codes_OI, weight.scales_O);
 }
 
-at::Tensor float8_product(const Float8Rows& x_NI, const Float8Weight& weight) {
-  at::Tensor out_NO = empty_product(x_NI.codes_NC, weight.codes_OI.size(0));
-  float8_product(out_NO, {}, x_NI, weight);
-  return out_NO;
-}
-
 void float8_product_transposed(at::Tensor out_NI, const at::Tensor& start_NI, const at::Tensor& dy_NO,
                                const Float8Weight& weight) {
   RECORD_FUNCTION("rankwise::float8_product_transposed", {});
   const at::Tensor turned_IO = transposed_bytes(weight.codes_OI);
   const at::Tensor ones_I = at::ones({turned_IO.size(0)}, weight.scales_O.options());
   multiply(out_NI, start_NI, float8_rows(dy_NO, weight.scales_O), turned_IO, ones_I);
-}
-
-at::Tensor float8_product_transposed(const at::Tensor& dy_NO, const Float8Weight& weight) {
-  at::Tensor out_NI = empty_product(dy_NO, weight.codes_OI.size(1));
-  float8_product_transposed(out_NI, {}, dy_NO, weight);
-  return out_NI;
 }
 
 }  // namespace rankwise

@@ -22,12 +22,10 @@ Float8Rows float8_rows(const at::Tensor& x_NC, const at::Tensor& factors_C = {})
 // start + x W^T, in bfloat16. start: undefined (zeros) or [N, O], bfloat16; may be out. Both may be some columns of a
 // wider matrix. What is added is added before the sum is rounded, where trainer/model/gpu_gemm.h knows the product.
 void float8_product(at::Tensor out_NO, const at::Tensor& start_NO, const Float8Rows& x_NI, const Float8Weight& weight);
-at::Tensor float8_product(const Float8Rows& x_NI, const Float8Weight& weight);
 
 // start + dY W, likewise. The scales of W lie along the sum here, so they go into the rows of dY before these are
 // quantised; the GEMM reads W transposed, which is made for this call.
 void float8_product_transposed(at::Tensor out_NI, const at::Tensor& start_NI, const at::Tensor& dy_NO,
                                const Float8Weight& weight);
-at::Tensor float8_product_transposed(const at::Tensor& dy_NO, const Float8Weight& weight);
 
 }  // namespace rankwise

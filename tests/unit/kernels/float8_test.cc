@@ -31,6 +31,19 @@ class GpuFloat8 : public GpuTest {
   static at::Tensor numbers_of(const Float8Rows& rows) {
     return numbers_of(rows.codes_NC.view(at::kByte), rows.scales_N1);
   }
+  static at::Tensor product(const Float8Rows& x_NI, const Float8Weight& weight) {
+    const at::Tensor out_NO = at::empty({x_NI.codes_NC.size(0), weight.codes_OI.size(0)}, kOnGpu);
+    float8_product(out_NO, {}, x_NI, weight);
+    return out_NO;
+  }
+  static at::Tensor product_transposed(const at::Tensor& dy_NO, const Float8Weight& weight) {
+    const at::Tensor out_NI = at::empty({dy_NO.size(0), weight.codes_OI.size(1)}, kOnGpu);
+    float8_product_transposed(out_NI, {}, dy_NO, weight);
+    return out_NI;
+  }
+
+ private:
+  inline static const auto kOnGpu = at::TensorOptions(at::kBFloat16).device(at::kCUDA);
 };
 
 struct Shape {
@@ -89,12 +102,12 @@ TEST_F(GpuFloat8, ProductsAreThoseOfTheirCodes) {
     const Float8Weight weight = packed(at::randn({768, 512}, at::kFloat) * 0.02);
     const at::Tensor w = numbers_of(weight.codes_OI, weight.scales_O.unsqueeze(1));
     const Float8Rows x_gpu = float8_rows(x.cuda());
-    expect_close(float8_product(x_gpu, on_gpu(weight)).cpu(), numbers_of(x_gpu).mm(w.t()), "x W^T");
+    expect_close(product(x_gpu, on_gpu(weight)).cpu(), numbers_of(x_gpu).mm(w.t()), "x W^T");
 
     const at::Tensor dy = at::randn({rows, 768}, at::kBFloat16);
     const at::Tensor folded = numbers_of(float8_rows(dy.cuda(), weight.scales_O.cuda()));
     const at::Tensor codes = numbers_of(weight.codes_OI, at::ones({1, 1}));
-    expect_close(float8_product_transposed(dy.cuda(), on_gpu(weight)).cpu(), folded.mm(codes), "dY W");
+    expect_close(product_transposed(dy.cuda(), on_gpu(weight)).cpu(), folded.mm(codes), "dY W");
   }
 }
 
@@ -143,10 +156,10 @@ TEST_F(GpuFloat8, ProductsAreNearThoseOfTheUnroundedNumbers) {
   const at::Tensor x = at::randn({256, 1024}, at::kBFloat16), w = at::randn({512, 1024}, at::kFloat) * 0.02;
   w.mul_(at::exp(at::randn({512, 1})));  // channels of many sizes
   const Float8Weight weight = on_gpu(packed(w));
-  const at::Tensor y = float8_product(float8_rows(x.cuda()), weight).cpu();
+  const at::Tensor y = product(float8_rows(x.cuda()), weight).cpu();
   EXPECT_LT(relative_difference(y, x.to(at::kDouble).mm(w.to(at::kDouble).t())), 1.42 * 0.036);
   const at::Tensor dy = at::randn({256, 512}, at::kBFloat16);
-  const at::Tensor dx = float8_product_transposed(dy.cuda(), weight).cpu();
+  const at::Tensor dx = product_transposed(dy.cuda(), weight).cpu();
   EXPECT_LT(relative_difference(dx, dy.to(at::kDouble).mm(w.to(at::kDouble))), 1.42 * 0.036);
 }
 
