@@ -12,10 +12,11 @@ from peft.tuners.lora import LoraLayer
 
 from comparison import assert_as_near, gradient_errors, loss_error, run_ours
 from packed_formats import float8_rows, save_packed
-from tiny_models import load_peft, make_adapter, make_model, make_samples, train_peft
+from tiny_models import FUSED_ADAPTER, FUSED_WIDTH, load_peft, make_adapter, make_model, make_samples, train_peft
 
 SEED = 20261126
 DRAWS = 4
+ADAPTERS = ({}, FUSED_ADAPTER)  # by turns
 STEPS = dict(steps=3, learning_rate=1e-3)
 
 
@@ -56,11 +57,12 @@ def load_peft_float8(model_dir, adapter_dir):
 
 
 def errors_of_family(directory, family):
-    model = make_model(directory / "model", family, SEED, dtype=torch.bfloat16)
-    adapter = make_adapter(directory / "adapter", model, SEED + 1)
+    model = make_model(directory / "model", family, SEED, dtype=torch.bfloat16, intermediate_size=FUSED_WIDTH)
+    adapters = [make_adapter(directory / f"adapter-{n}", model, SEED + 1, **a) for n, a in enumerate(ADAPTERS)]
     base = transformers.AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
     packed = save_packed(directory / "packed", base, "float8")
     for draw in range(DRAWS):
+        adapter = adapters[draw % len(adapters)]
         samples = make_samples(6, 320, SEED + 2 + draw)
         truth = train_peft(load_peft(packed, adapter, torch.float64), samples, *STEPS.values())
         theirs = train_peft(load_peft_float8(model, adapter), samples, *STEPS.values())

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-import tiny_models
 from comparison import run_ours
-from tiny_models import make_adapter, make_model, make_samples
+from program import printed_json, run
+from tiny_models import FUSED_ADAPTER, FUSED_WIDTH, make_adapter, make_model, make_samples
 
 SEED = 20261127
 LAYERS = 7  # two inputs stay on the device
@@ -16,10 +16,9 @@ COMMON = dict(device="cuda", deterministic=True, dropout=0.1, steps=5, samples_p
 @pytest.fixture(scope="module")
 def case(tmp_path_factory):
     directory = tmp_path_factory.mktemp("offload")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(tiny_models.COMMON, "num_hidden_layers", LAYERS)
-        model = make_model(directory / "model", "qwen3", SEED)
-    adapter = make_adapter(directory / "adapter", model, SEED + 1)
+    shape = dict(num_hidden_layers=LAYERS, intermediate_size=FUSED_WIDTH)
+    model = make_model(directory / "model", "qwen3", SEED, **shape)
+    adapter = make_adapter(directory / "adapter", model, SEED + 1, **FUSED_ADAPTER)
     return directory, model, adapter, make_samples(9, 320, SEED + 2, longest=200)
 
 
@@ -41,3 +40,15 @@ def test_equal_bits(case, ranks, options):
     assert kept.keys() == offloaded.keys()
     for name, tensor in kept.items():
         assert torch.equal(tensor, offloaded[name]), name
+
+
+def test_all_inputs_but_two_leave_the_device(tmp_path):
+    layers, batch, length, hidden = 6, 4, 64, 256
+    sizes = ["--shape", "tiny", "--layers", layers, "--micro-batch", batch, "--sequence-length", length]
+    kept, offloaded = (
+        printed_json(
+            run(tmp_path, 1, "bench", *sizes, "--steps", 2, "--warm-up", 1, "--activations", policy, timeout=120)
+        )["turn_activation_bytes"]
+        for policy in ("recompute_block", "offload")
+    )
+    assert kept - offloaded == (layers - 2) * batch * length * hidden * 2

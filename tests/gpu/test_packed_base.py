@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load_file
 
 from comparison import TOLERANCE, assert_same, loss_error, run_ours
-from tiny_models import make_adapter, make_model, make_samples
+from tiny_models import FUSED_ADAPTER, FUSED_WIDTH, make_adapter, make_model, make_samples
 
 SEED = 20261126
 COMMON = dict(steps=20, learning_rate=1e-3, samples_per_batch=1)
@@ -15,8 +15,8 @@ COMMON = dict(steps=20, learning_rate=1e-3, samples_per_batch=1)
 def case(tmp_path_factory):
     print(f"seed {SEED}")
     directory = tmp_path_factory.mktemp("packed")
-    model = make_model(directory / "model", "llama", SEED)
-    adapter = make_adapter(directory / "adapter", model, SEED + 1)
+    model = make_model(directory / "model", "llama", SEED, intermediate_size=FUSED_WIDTH)
+    adapter = make_adapter(directory / "adapter", model, SEED + 1, **FUSED_ADAPTER)
     return directory, model, adapter, make_samples(6, 320, SEED + 2)
 
 

@@ -5,14 +5,22 @@ import torch
 import transformers
 from peft import PeftModel
 
-import tiny_models
 from comparison import TOLERANCE, assert_as_near, gradient_errors, loss_error, run_ours
-from tiny_models import DEVICE, FAMILIES, load_peft, make_adapter, make_model, make_samples, train_peft
+from tiny_models import (
+    DEVICE,
+    FAMILIES,
+    FUSED_ADAPTER,
+    FUSED_WIDTH,
+    load_peft,
+    make_adapter,
+    make_model,
+    make_samples,
+    train_peft,
+)
 
 SEED = 20261122
 DRAWS = 4  # batches a family: one error alone is a matter of luck
-RANKS = (4, 16)  # by turns: fused kernels have the second, and an MLP of this width
-WIDTH = 192
+ADAPTERS = ({}, FUSED_ADAPTER)  # by turns
 STEPS = 3
 LEARNING_RATE = 1e-3
 
@@ -25,10 +33,10 @@ def load_peft_bfloat16(model_dir, adapter_dir):
 
 def errors_of_family(directory, family):
     """(ours, PEFT's) for each draw."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(tiny_models.COMMON, "intermediate_size", WIDTH)
-        model = make_model(directory / "model", family, SEED, dtype=torch.bfloat16)  # both start from the same weights
-    adapters = [make_adapter(directory / f"adapter-{r}", model, SEED + 1, r=r, lora_alpha=2 * r) for r in RANKS]
+    model = make_model(  # both start from the same weights
+        directory / "model", family, SEED, dtype=torch.bfloat16, intermediate_size=FUSED_WIDTH
+    )
+    adapters = [make_adapter(directory / f"adapter-{n}", model, SEED + 1, **a) for n, a in enumerate(ADAPTERS)]
     for draw in range(DRAWS):
         adapter = adapters[draw % len(adapters)]
         samples = make_samples(6, 320, SEED + 2 + draw)

@@ -30,20 +30,23 @@ LLAMA3_ROPE = dict(
 )
 DEVICE = os.environ.get("RANKWISE_TEST_DEVICE", "cpu")  # of our side
 
+FUSED_ADAPTER = dict(r=16, lora_alpha=32)  # which, beside an MLP of this width, the low-rank kernels of GPUs take
+FUSED_WIDTH = 192
+
 FAMILIES = {
-    "llama": lambda: transformers.LlamaConfig(**COMMON, rope_parameters=LLAMA3_ROPE, tie_word_embeddings=False),
-    "llama_tied": lambda: transformers.LlamaConfig(**COMMON, tie_word_embeddings=True),
-    "llama_bias": lambda: transformers.LlamaConfig(**COMMON, attention_bias=True, mlp_bias=True),
-    "mistral": lambda: transformers.MistralConfig(**COMMON, sliding_window=7),
-    "qwen2": lambda: transformers.Qwen2Config(**{k: v for k, v in COMMON.items() if k != "head_dim"}),
-    "qwen3": lambda: transformers.Qwen3Config(**COMMON),
+    "llama": lambda c: transformers.LlamaConfig(**c, rope_parameters=LLAMA3_ROPE, tie_word_embeddings=False),
+    "llama_tied": lambda c: transformers.LlamaConfig(**c, tie_word_embeddings=True),
+    "llama_bias": lambda c: transformers.LlamaConfig(**c, attention_bias=True, mlp_bias=True),
+    "mistral": lambda c: transformers.MistralConfig(**c, sliding_window=7),
+    "qwen2": lambda c: transformers.Qwen2Config(**{k: v for k, v in c.items() if k != "head_dim"}),
+    "qwen3": lambda c: transformers.Qwen3Config(**c),
 }
 
 
-def make_model(directory, family, seed, dtype=torch.float32):
+def make_model(directory, family, seed, dtype=torch.float32, **shape):
     """Saves a random model; biases and norms are random too, so that none of them can be forgotten."""
     torch.manual_seed(seed)
-    model = transformers.AutoModelForCausalLM.from_config(FAMILIES[family]())
+    model = transformers.AutoModelForCausalLM.from_config(FAMILIES[family](COMMON | shape))
     for name, parameter in model.named_parameters():
         if parameter.dim() == 1:
             torch.nn.init.normal_(parameter, mean=1.0 if "norm" in name else 0.0, std=0.2)
