@@ -16,10 +16,16 @@ constexpr uint64_t mix64(uint64_t x) {
   return x ^ (x >> 31);
 }
 
+// A place in the stream of `key`, from which the next numbers are had with a multiplication less each.
+struct StreamPlace {
+  uint64_t state;
+  constexpr StreamPlace(uint64_t key, uint64_t counter) : state(key + (counter + 1) * kStep) {}
+  constexpr uint64_t number(uint64_t ahead) const { return mix64(state + ahead * kStep); }
+  static constexpr uint64_t kStep = 0x9E3779B97F4A7C15ull;
+};
+
 // The counter-th number of the stream of `key`; also a way to make a key out of a key and one more word.
-constexpr uint64_t random64(uint64_t key, uint64_t counter) {
-  return mix64(key + (counter + 1) * 0x9E3779B97F4A7C15ull);
-}
+constexpr uint64_t random64(uint64_t key, uint64_t counter) { return StreamPlace(key, counter).number(0); }
 
 // Of 0 .. bound-1. The bias is below bound / 2^64.
 constexpr uint64_t random_below(uint64_t key, uint64_t counter, uint64_t bound) {

@@ -1,7 +1,8 @@
 // What kernels with low-rank terms are made of. A block has a stripe of columns and goes down its rows, a tile after
 // the other; a warp has 32 of the columns. So sums over rows (gradients of B and A) stay in registers until the end,
 // and sums over columns (S, dS) are made over a block's warps for each tile: both leave a block as parts, which a
-// second kernel adds up.
+// second kernel adds up. A multiprocessor takes one block; two of half the width would leave twice the sums over
+// columns.
 //
 // Columns of a warp are dealt out so that a thread's numbers of four 16 x 8 results are eight neighbours of a row, 16
 // bytes: result j, place n is column 8 (n / 2) + 2 j + n % 2. "Logical" columns below count by (j, n).
@@ -13,7 +14,7 @@
 
 namespace rankwise {
 
-constexpr int kWarps = 8, kThreads = 32 * kWarps, kBlocksOfOneSM = 2;
+constexpr int kWarps = 16, kThreads = 32 * kWarps;
 constexpr int kTileRows = 16, kWarpColumns = 32, kStripe = kWarps * kWarpColumns;
 constexpr int kRank = kLowRankFilled;
 static_assert(kStripe == kLowRankStripe);
@@ -68,6 +69,13 @@ struct Place {
       : column(stripe.begin + warp * kWarpColumns + lane % 4 * 8), inside(column < stripe.end) {}
 };
 
+// The same number, of which the compiler does not know that: what follows from it is made anew where it is used, and
+// takes no register from one tile to the next.
+__device__ inline int made_anew(int number) {
+  asm volatile("" : "+r"(number));
+  return number;
+}
+
 // The stripe's columns of a side; a thread reads one, whose first is column `first` of the stripe's matrix.
 __device__ inline void read_side(NarrowRows<kStripe>& to, const SideMatrix& side, const Stripe& stripe, int64_t first) {
   const int n = thread() % 8, j = thread() % kWarpColumns / 8;
@@ -92,22 +100,20 @@ __device__ inline void read_side(NarrowRows<kStripe>& to, const SideMatrix& side
 }
 
 // What a thread copies of each tile: its own pieces of the wide matrices, and of the narrow ones, a warp each, one.
-// In registers: an array that is indexed by the warp would lie in memory.
+// In registers, and few of them: an array that is indexed by the warp would lie in memory, and of a wide matrix only
+// the place in a tile is the thread's own.
 template <int kWide, int kNarrow>
 struct Source {
-  const BFloat16* wide[kWide > 0 ? kWide : 1];  // in row 0 of tile 0
-  int64_t wide_stride[kWide > 0 ? kWide : 1];
+  const Matrix (&wide)[kWide > 0 ? kWide : 1];
+  uint32_t wide_offset[kWide > 0 ? kWide : 1];
   const BFloat16* narrow = nullptr;
   int64_t narrow_stride = 0;
   bool has_narrow = false;
 
-  __device__ Source(const Place& place, const Matrix (&wides)[kWide > 0 ? kWide : 1],
-                    const Matrix (&narrows)[kNarrow]) {
+  __device__ Source(const Place& place, const Matrix (&wides)[kWide > 0 ? kWide : 1], const Matrix (&narrows)[kNarrow])
+      : wide(wides) {
 #pragma unroll
-    for (int w = 0; w < kWide; ++w) {
-      wide_stride[w] = wides[w].stride;
-      wide[w] = wides[w].begin + place.row * wides[w].stride + place.column;
-    }
+    for (int w = 0; w < kWide; ++w) wide_offset[w] = static_cast<uint32_t>(place.row * wides[w].stride + place.column);
     const int row = place.lane / 2, half = place.lane % 2;
 #pragma unroll
     for (int n = 0; n < kNarrow; ++n) {
@@ -122,13 +128,14 @@ struct Source {
     const int64_t begin = tile * kTileRows;
 #pragma unroll
     for (int w = 0; w < kWide; ++w) {
-      const BFloat16* first = wide[w] + begin * wide_stride[w];
-      start_copy(&stage.wide[w][0][thread()], first, place.inside && begin + place.row < rows);
-      start_copy(&stage.wide[w][1][thread()], first + 8 * wide_stride[w], place.inside && begin + place.row + 8 < rows);
+      const BFloat16* first = wide[w].begin + begin * wide[w].stride;
+      const BFloat16* second = first + 8 * wide[w].stride;
+      start_copy(&stage.wide[w][0][thread()], first + wide_offset[w], place.inside && begin + place.row < rows);
+      start_copy(&stage.wide[w][1][thread()], second + wide_offset[w], place.inside && begin + place.row + 8 < rows);
     }
     if (place.warp < kNarrow) {
-      const int row = place.lane / 2;
-      start_copy(stage.narrow[place.warp].at(row, place.lane % 2), narrow + begin * narrow_stride,
+      const int lane = made_anew(place.lane), row = lane / 2;
+      start_copy(stage.narrow[place.warp].at(row, lane % 2), narrow + begin * narrow_stride,
                  has_narrow && begin + row < rows);
     }
     end_group_of_copies();
@@ -206,20 +213,18 @@ __device__ void leave_sums(float (&to)[kTileRows][kColumns], const TileSum (&sum
 // Of all warps, into `parts` [N, kColumns].
 template <int kColumns>
 __device__ void store_sums(float* parts, const float (&sums)[kWarps][kTileRows][kColumns], int64_t tile, int64_t rows) {
-  for (int i = 2 * thread(); i < kTileRows * kColumns; i += 2 * kThreads) {
-    const int row = i / kColumns, column = i % kColumns;
-    if (tile * kTileRows + row >= rows) return;
-    const int place = place_of_pair<kColumns>(row, column / 8, column % 8 / 2);
-    float2 sum = {};
+  static_assert(kTileRows * kColumns <= 2 * kThreads, "a pair for a thread");
+  const int first = 2 * made_anew(thread()), row = first / kColumns, column = first % kColumns;
+  if (row >= kTileRows || tile * kTileRows + row >= rows) return;
+  const int place = place_of_pair<kColumns>(row, column / 8, column % 8 / 2);
+  float2 sum = {};
 #pragma unroll
-    for (int w = 0; w < kWarps; ++w) {
-      const float2 part = *reinterpret_cast<const float2*>(&sums[w][row][place]);
-      sum.x += part.x;
-      sum.y += part.y;
-    }
-    float* out = parts + (tile * kTileRows + row) * kColumns + column;
-    *reinterpret_cast<float2*>(out) = sum;
+  for (int w = 0; w < kWarps; ++w) {
+    const float2 part = *reinterpret_cast<const float2*>(&sums[w][row][place]);
+    sum.x += part.x;
+    sum.y += part.y;
   }
+  *reinterpret_cast<float2*>(parts + (tile * kTileRows + row) * kColumns + column) = sum;
 }
 
 // In one instruction, which an assignment of four computed words is not.
@@ -297,18 +302,15 @@ __device__ inline float2 sum_of_parts(const float* first, int64_t count, int64_t
 }
 
 // In how many parts the rows go: as many as leave the fewest multiprocessors without a block in the last round.
-// blocks: of one multiprocessor, at a time.
-inline int64_t regions_of(int64_t rows, int64_t stripes, int64_t blocks = kBlocksOfOneSM,
-                          int64_t most = kLowRankMostRegions) {
-  int device = 0, processors = 0;
+inline int64_t regions_of(int64_t rows, int64_t stripes) {
+  int device = 0, processors = 1;
   cudaGetDevice(&device);
   cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
-  const int64_t at_once = blocks * std::max(1, processors);
-  most = std::clamp<int64_t>((rows + kTileRows - 1) / kTileRows, 1, most);
+  const int64_t most = std::clamp<int64_t>((rows + kTileRows - 1) / kTileRows, 1, kLowRankMostRegions);
   int64_t best = 1, best_idle = INT64_MAX;
   for (int64_t regions = 1; regions <= most; ++regions) {
-    const int64_t rounds = (stripes * regions + at_once - 1) / at_once;
-    const int64_t idle = (rounds * at_once - stripes * regions) * most / rounds;
+    const int64_t rounds = (stripes * regions + processors - 1) / processors;
+    const int64_t idle = (rounds * processors - stripes * regions) * most / rounds;
     if (idle < best_idle) best = regions, best_idle = idle;
   }
   return best;

@@ -15,7 +15,7 @@ inline constexpr int64_t kLowRankWidthStep = 32;  // I and a slice's columns are
 inline bool fits_low_rank_kernels(int64_t rank) { return rank == 8 || rank == 16; }
 
 // What follows from these is the most that a call needs of scratch.
-inline constexpr int64_t kLowRankStripe = 256;      // columns of a block
+inline constexpr int64_t kLowRankStripe = 512;      // columns of a block
 inline constexpr int64_t kLowRankMostRegions = 16;  // of rows, for one stripe
 inline constexpr int64_t kLowRankFilled = 16;       // smaller ranks are filled up with zeros
 
@@ -103,8 +103,8 @@ struct GpuLowRankGradient {
 extern "C" {
 int rankwise_low_rank_swiglu(const rankwise::GpuLowRankSwiglu* call, void* stream);
 int rankwise_low_rank_swiglu_backward(const rankwise::GpuLowRankSwigluBackward* call, void* stream);
-// Whether the current device has the shared memory that the passes take: 107 KB a block.
-bool rankwise_low_rank_mlp_fits_device();
+// Whether the current device has the shared memory that these take, up to 216 KB a block.
+bool rankwise_low_rank_fits_device();
 // For either pass, on the current device.
 int64_t rankwise_low_rank_scratch_bytes(int64_t rows, int64_t width);
 int rankwise_low_rank_add(const rankwise::GpuLowRankAdd* call, void* stream);

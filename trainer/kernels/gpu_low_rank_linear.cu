@@ -26,8 +26,6 @@ struct AddShared {
   NarrowRows<kStripe> sides[kTerms];
 };
 
-constexpr int blocks_of_add(int starts, int terms) { return starts + terms <= 2 ? 3 : kBlocksOfOneSM; }
-
 // The eight numbers of a thread's row e: the starts in the stage and the terms.
 template <int kStarts, int kTerms>
 __device__ void add_up(uint32_t (&words)[4], const Stage<kStarts, kTerms>& stage, const TileSum (&terms)[kTerms][4],
@@ -54,7 +52,7 @@ __device__ void add_up(uint32_t (&words)[4], const Stage<kStarts, kTerms>& stage
 
 // kTerms: slices that have this block's columns. What there is none of costs no instruction.
 template <int kStarts, int kTerms>
-__global__ void __launch_bounds__(kThreads, blocks_of_add(kStarts, kTerms)) low_rank_add(GpuLowRankAdd call) {
+__global__ void __launch_bounds__(kThreads) low_rank_add(GpuLowRankAdd call) {
   extern __shared__ __align__(16) char memory[];
   auto& shared = *reinterpret_cast<AddShared<kStarts, kTerms>*>(memory);
   const BlockSlice block(call.slices);
@@ -112,7 +110,7 @@ __device__ float* row_parts(const GpuLowRankGradient& call, int64_t region) {
   return call.scratch + (stripes_of(call.slices, call.num_slices) * call.rows + region * call.columns) * kRank;
 }
 
-__global__ void __launch_bounds__(kThreads, kBlocksOfOneSM) low_rank_gradient(GpuLowRankGradient call) {
+__global__ void __launch_bounds__(kThreads) low_rank_gradient(GpuLowRankGradient call) {
   extern __shared__ __align__(16) char memory[];
   auto& shared = *reinterpret_cast<GradientShared*>(memory);
   const BlockSlice block(call.slices);
@@ -141,20 +139,20 @@ __global__ void __launch_bounds__(kThreads, kBlocksOfOneSM) low_rank_gradient(Gp
   store_over_rows(row_parts(call, blockIdx.y), call.columns, place, over_rows);
 }
 
-// ds = the stripes' parts, scaled: blockIdx.y names the slice.
-__global__ void __launch_bounds__(kThreads) add_column_parts(GpuLowRankGradient call) {
-  const GpuLowRankSlice& slice = call.slices[blockIdx.y];
+// A slice's ds = the stripes' parts, scaled: a thread's pair of it.
+__device__ void add_column_parts(const GpuLowRankGradient& call, int index) {
+  const GpuLowRankSlice& slice = call.slices[index];
   const int64_t pair = (int64_t{blockIdx.x} * kThreads + thread()) * 2, row = pair / kRank, rank = pair % kRank;
   if (row >= call.rows || rank >= slice.rank) return;
-  const int64_t first = stripes_of(call.slices, static_cast<int>(blockIdx.y)), count = low_rank_stripes(slice.columns);
+  const int64_t first = stripes_of(call.slices, index), count = low_rank_stripes(slice.columns);
   const float2 sum = sum_of_parts(call.scratch + first * call.rows * kRank + pair, count, call.rows * (kRank / 2));
   auto* out = static_cast<uint32_t*>(call.ds_NR) + (row * call.total_rank + slice.rank_begin + rank) / 2;
   *out = packed(sum.x * slice.scaling, sum.y * slice.scaling);
 }
 
-// The gradient of b += the regions' parts, scaled: blockIdx.y names the slice.
-__global__ void __launch_bounds__(kThreads) add_row_parts(GpuLowRankGradient call, int64_t regions) {
-  const GpuLowRankSlice& slice = call.slices[blockIdx.y];
+// The gradient of a slice's b += the regions' parts, scaled: a thread's number.
+__device__ void add_row_parts(const GpuLowRankGradient& call, int index, int64_t regions) {
+  const GpuLowRankSlice& slice = call.slices[index];
   const int64_t place = int64_t{blockIdx.x} * kThreads + thread();
   const int64_t rank = place / slice.columns, column = place % slice.columns;
   if (rank >= slice.rank) return;
@@ -165,14 +163,20 @@ __global__ void __launch_bounds__(kThreads) add_row_parts(GpuLowRankGradient cal
   slice.grad_b_OR[column * slice.rank + rank] += slice.scaling * sum;
 }
 
+// blockIdx.y: the slices' ds, then their b.
+__global__ void __launch_bounds__(kThreads) add_parts(GpuLowRankGradient call, int64_t regions) {
+  const int index = static_cast<int>(blockIdx.y);
+  if (index < call.num_slices) return add_column_parts(call, index);
+  add_row_parts(call, index - call.num_slices, regions);
+}
+
 unsigned blocks_for(int64_t work) { return static_cast<unsigned>((work + kThreads - 1) / kThreads); }
 
 template <int kStarts, int kTerms>
 int start_add(const GpuLowRankAdd& call, cudaStream_t stream) {
   const int64_t stripes = call.right_is_a ? low_rank_stripes(call.columns) : stripes_of(call.slices, call.num_slices);
   return start_stripes<AddShared<kStarts, kTerms>>(low_rank_add<kStarts, kTerms>, call, stripes,
-                                                   regions_of(call.rows, stripes, blocks_of_add(kStarts, kTerms), 32),
-                                                   stream);
+                                                   regions_of(call.rows, stripes), stream);
 }
 
 template <int kStarts>
@@ -209,9 +213,7 @@ int rankwise_low_rank_gradient(const rankwise::GpuLowRankGradient* call, void* s
     return code;
   int64_t widest = 0;
   for (int k = 0; k < call->num_slices; ++k) widest = std::max(widest, call->slices[k].columns);
-  const auto slices = static_cast<unsigned>(call->num_slices);
-  add_column_parts<<<dim3(blocks_for(call->rows * kRank / 2), slices), kThreads, 0, cuda_stream>>>(*call);
-  if (const int code = cudaGetLastError()) return code;
-  add_row_parts<<<dim3(blocks_for(widest * kRank), slices), kThreads, 0, cuda_stream>>>(*call, regions);
+  const dim3 blocks(blocks_for(std::max(call->rows, widest) * kRank), 2 * static_cast<unsigned>(call->num_slices));
+  add_parts<<<blocks, kThreads, 0, cuda_stream>>>(*call, regions);
   return cudaGetLastError();
 }

@@ -30,17 +30,22 @@ __device__ float* row_parts(const GpuLowRankMlp& mlp, int64_t region, int side) 
          (region * kSides + side) * kRank * mlp.width;
 }
 
+// Of a thread's eight numbers of two rows each.
 template <bool kDrops>
 struct Mask {
   GpuDropout dropout;
-  uint64_t keys[2];  // of the thread's rows
+  StreamPlace rows[2];
 
-  __device__ Mask(const GpuLowRankMlp& mlp, int64_t row) : dropout(mlp.dropout) {
-    for (int e = 0; kDrops && e < 2; ++e) keys[e] = row + 8 * e < mlp.rows ? dropout.row_keys_N[row + 8 * e] : 0;
-  }
-  __device__ float operator()(int e, int64_t column) const {
+  __device__ Mask(const GpuLowRankMlp& mlp, int64_t row, int64_t column)
+      : dropout(mlp.dropout), rows{place(mlp, row, column), place(mlp, row + 8, column)} {}
+  __device__ float operator()(int e, int c) const {
     if (!kDrops) return 1.0f;
-    return (random64(keys[e], static_cast<uint64_t>(column)) >> 32) < dropout.threshold ? 0.0f : dropout.kept;
+    return (rows[e].number(static_cast<uint64_t>(c)) >> 32) < dropout.threshold ? 0.0f : dropout.kept;
+  }
+
+ private:
+  static __device__ StreamPlace place(const GpuLowRankMlp& mlp, int64_t row, int64_t column) {
+    return {kDrops && row < mlp.rows ? mlp.dropout.row_keys_N[row] : 0, static_cast<uint64_t>(column)};
   }
 };
 
@@ -75,15 +80,14 @@ __device__ void make_h(uint32_t (&h)[2][4], Words& kept, Stage<2, 2>& stage, con
       h[e][j] = packed(product[0], product[1]);
       kept[jj][e] = h[e][j];
       if (kDrops) {
-        const int64_t column = place.column + 2 * j;
-        kept[jj][e] = packed(first_of(h[e][j]) * mask(e, column), second_of(h[e][j]) * mask(e, column + 1));
+        kept[jj][e] = packed(first_of(h[e][j]) * mask(e, 2 * j), second_of(h[e][j]) * mask(e, 2 * j + 1));
       }
     }
   }
 }
 
 template <bool kDrops>
-__global__ void __launch_bounds__(kThreads, kBlocksOfOneSM) low_rank_swiglu(GpuLowRankSwiglu call) {
+__global__ void __launch_bounds__(kThreads) low_rank_swiglu(GpuLowRankSwiglu call) {
   extern __shared__ __align__(16) char memory[];
   auto& shared = *reinterpret_cast<ForwardShared*>(memory);
   const GpuLowRankMlp& mlp = call.mlp;
@@ -99,7 +103,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksOfOneSM) low_rank_swiglu(GpuL
     read_left(s_gate, stage.narrow[kGate], place.lane);
     read_left(s_up, stage.narrow[kUp], place.lane);
     const int64_t row = tile * kTileRows + place.row;
-    const Mask<kDrops> mask(mlp, row);
+    const Mask<kDrops> mask(mlp, row, place.column);
     uint32_t h[2][4];
     TileSum s_down[2] = {};
 #pragma unroll
@@ -142,7 +146,7 @@ __device__ void differentiate(HalfGradients& made, Stage<3, 3>& stage, const Til
       float of_gate[2], of_up[2], h[2];
 #pragma unroll
       for (int k = 0; k < 2; ++k) {
-        const float drop = mask(e, place.column + 4 * m + 2 * jj + k);
+        const float drop = mask(e, 4 * m + 2 * jj + k);
         const float gate = number(*gates, jj, k) + mlp.gate_scaling * terms[kGate][jj][2 * e + k];
         const float up = number(*ups, jj, k) + mlp.up_scaling * terms[kUp][jj][2 * e + k];
         const float dh = number(dhs, jj, k) + drop * terms[kDown][jj][2 * e + k];
@@ -162,7 +166,8 @@ __device__ void differentiate(HalfGradients& made, Stage<3, 3>& stage, const Til
 
 // From the stage to where gate and up were.
 __device__ void store_gradients(BFloat16* gate_up, Stage<3, 3>& stage, const GpuLowRankMlp& mlp, const Place& place,
-                                int64_t row) {
+                                int64_t tile) {
+  const int64_t row = tile * kTileRows + made_anew(place.row);
 #pragma unroll
   for (int e = 0; e < 2; ++e) {
     if (row + 8 * e >= mlp.rows || !place.inside) continue;
@@ -173,7 +178,7 @@ __device__ void store_gradients(BFloat16* gate_up, Stage<3, 3>& stage, const Gpu
 }
 
 template <bool kDrops>
-__global__ void __launch_bounds__(kThreads, kBlocksOfOneSM) low_rank_swiglu_backward(GpuLowRankSwigluBackward call) {
+__global__ void __launch_bounds__(kThreads) low_rank_swiglu_backward(GpuLowRankSwigluBackward call) {
   extern __shared__ __align__(16) char memory[];
   auto& shared = *reinterpret_cast<BackwardShared*>(memory);
   const GpuLowRankMlp& mlp = call.mlp;
@@ -189,29 +194,28 @@ __global__ void __launch_bounds__(kThreads, kBlocksOfOneSM) low_rank_swiglu_back
                            {bfloat16s(call.ds_down_NR), mlp.rank, mlp.rank}};
   TileSum over_rows[kSides][4] = {};
   const auto visit = [&](int64_t tile, auto& stage, int round) {
-    const int64_t row = tile * kTileRows + place.row;
-    const Mask<kDrops> mask(mlp, row);
+    const Mask<kDrops> mask(mlp, tile * kTileRows + place.row, place.column);
     TileSum ds[4] = {};  // gate's two, then up's
 #pragma unroll
     for (int m = 0; m < 2; ++m) {
-      const int first = place.warp * kWarpColumns + 16 * m;
+      const int lane = made_anew(place.lane), first = place.warp * kWarpColumns + 16 * m;
       TileSum terms[kSides][2] = {};
 #pragma unroll
       for (int side = 0; side < kSides; ++side) {
         TileLeft left;
-        read_left(left, stage.narrow[side], place.lane);
-        make_term(terms[side], left, shared.sides[side], first, place.lane);
+        read_left(left, stage.narrow[side], lane);
+        make_term(terms[side], left, shared.sides[side], first, lane);
       }
       HalfGradients made;
       differentiate(made, stage, terms, mlp, mask, place, m);
-      add_to_sums(reinterpret_cast<TileSum(&)[2]>(ds[0]), made.gate, shared.sides[kGate], first, place.lane);
-      add_to_sums(reinterpret_cast<TileSum(&)[2]>(ds[2]), made.up, shared.sides[kUp], first, place.lane);
-      add_over_rows(over_rows[kGate], m, made.gate, stage.narrow[kGate], place.lane);
-      add_over_rows(over_rows[kUp], m, made.up, stage.narrow[kUp], place.lane);
-      add_over_rows(over_rows[kDown], m, made.h, stage.narrow[kDown], place.lane);
+      add_to_sums(reinterpret_cast<TileSum(&)[2]>(ds[0]), made.gate, shared.sides[kGate], first, lane);
+      add_to_sums(reinterpret_cast<TileSum(&)[2]>(ds[2]), made.up, shared.sides[kUp], first, lane);
+      add_over_rows(over_rows[kGate], m, made.gate, stage.narrow[kGate], lane);
+      add_over_rows(over_rows[kUp], m, made.up, stage.narrow[kUp], lane);
+      add_over_rows(over_rows[kDown], m, made.h, stage.narrow[kDown], lane);
     }
-    leave_sums(shared.sums[round][place.warp], ds, place.lane);
-    store_gradients(gate_up, stage, mlp, place, row);
+    leave_sums(shared.sums[round][place.warp], ds, made_anew(place.lane));
+    store_gradients(gate_up, stage, mlp, place, tile);
   };
   each_tile(shared.stages, place, mlp.rows, wide, narrow, visit, [&](int64_t tile, int round) {
     store_sums(column_parts<2 * kRank>(mlp), shared.sums[round], tile, mlp.rows);
@@ -221,23 +225,25 @@ __global__ void __launch_bounds__(kThreads, kBlocksOfOneSM) low_rank_swiglu_back
     store_over_rows(row_parts(mlp, blockIdx.y, side), mlp.width, place, over_rows[side]);
 }
 
-// out [N, kSums R] = the stripes' parts, a factor for each of kSums.
+// out [N, kSums R] = the stripes' parts, a factor for each of kSums: a thread's pair of it.
 template <int kSums>
-__global__ void __launch_bounds__(kThreads)
-    add_column_parts(GpuLowRankMlp mlp, int64_t stripes, void* out, float2 factors) {
+__device__ void add_column_parts(const GpuLowRankMlp& mlp, void* out, float2 factors) {
   const int64_t pair = (int64_t{blockIdx.x} * kThreads + thread()) * 2, columns = kSums * kRank;
   const int64_t row = pair / columns, rank = pair % kRank, side = pair % columns / kRank;
   if (row >= mlp.rows || rank >= mlp.rank) return;
-  const float2 sum = sum_of_parts(mlp.scratch + pair, stripes, mlp.rows * (columns / 2));
+  const float2 sum = sum_of_parts(mlp.scratch + pair, low_rank_stripes(mlp.width), mlp.rows * (columns / 2));
   const float factor = side == 0 ? factors.x : factors.y;
   auto* to = static_cast<uint32_t*>(out) + ((row * kSums + side) * mlp.rank + rank) / 2;
   *to = packed(sum.x * factor, sum.y * factor);
 }
 
-// Gradients += the regions' parts: blockIdx.y names the side. B's gradient has a row for each column of its part.
-__global__ void __launch_bounds__(kThreads) add_row_parts(GpuLowRankSwigluBackward call, int64_t regions) {
+__global__ void __launch_bounds__(kThreads) add_forward_parts(GpuLowRankSwiglu call) {
+  add_column_parts<1>(call.mlp, call.s_down_NR, {1.0f, 0.0f});
+}
+
+// A side's gradient += the regions' parts: a thread's number. B's gradient has a row for each column of its part.
+__device__ void add_row_parts(const GpuLowRankSwigluBackward& call, int side, int64_t regions) {
   const GpuLowRankMlp& mlp = call.mlp;
-  const int side = static_cast<int>(blockIdx.y);
   const int64_t place = int64_t{blockIdx.x} * kThreads + thread(), rank = place / mlp.width, column = place % mlp.width;
   if (rank >= mlp.rank) return;
   const float* part = row_parts(mlp, 0, side) + rank * mlp.width + column;
@@ -253,18 +259,19 @@ __global__ void __launch_bounds__(kThreads) add_row_parts(GpuLowRankSwigluBackwa
   }
 }
 
-template <int kSums>
-int start_column_parts(const GpuLowRankMlp& mlp, void* out, float2 factors, cudaStream_t stream) {
-  const int64_t pairs = mlp.rows * kSums * kRank / 2;
-  const auto blocks = static_cast<unsigned>((pairs + kThreads - 1) / kThreads);
-  add_column_parts<kSums><<<blocks, kThreads, 0, stream>>>(mlp, low_rank_stripes(mlp.width), out, factors);
-  return cudaGetLastError();
+// blockIdx.y: dS, or a side.
+__global__ void __launch_bounds__(kThreads) add_backward_parts(GpuLowRankSwigluBackward call, int64_t regions) {
+  const int what = static_cast<int>(blockIdx.y);
+  if (what < kSides) return add_row_parts(call, what, regions);
+  add_column_parts<2>(call.mlp, call.ds_gate_up_NR2, {call.mlp.gate_scaling, call.mlp.up_scaling});
 }
+
+unsigned blocks_for(int64_t work) { return static_cast<unsigned>((work + kThreads - 1) / kThreads); }
 
 }  // namespace
 }  // namespace rankwise
 
-bool rankwise_low_rank_mlp_fits_device() {
+bool rankwise_low_rank_fits_device() {
   int device = 0, bytes = 0;
   cudaGetDevice(&device);
   cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
@@ -283,7 +290,8 @@ int rankwise_low_rank_swiglu(const rankwise::GpuLowRankSwiglu* call, void* strea
   const auto kernel = call->mlp.dropout.row_keys_N ? low_rank_swiglu<true> : low_rank_swiglu<false>;
   const int64_t stripes = low_rank_stripes(call->mlp.width), regions = regions_of(call->mlp.rows, stripes);
   if (const int code = start_stripes<ForwardShared>(kernel, *call, stripes, regions, cuda_stream)) return code;
-  return start_column_parts<1>(call->mlp, call->s_down_NR, {1.0f, 0.0f}, cuda_stream);
+  add_forward_parts<<<blocks_for(call->mlp.rows * kRank / 2), kThreads, 0, cuda_stream>>>(*call);
+  return cudaGetLastError();
 }
 
 int rankwise_low_rank_swiglu_backward(const rankwise::GpuLowRankSwigluBackward* call, void* stream) {
@@ -294,9 +302,7 @@ int rankwise_low_rank_swiglu_backward(const rankwise::GpuLowRankSwigluBackward* 
   const auto kernel = mlp.dropout.row_keys_N ? low_rank_swiglu_backward<true> : low_rank_swiglu_backward<false>;
   const int64_t stripes = low_rank_stripes(mlp.width), regions = regions_of(mlp.rows, stripes);
   if (const int code = start_stripes<BackwardShared>(kernel, *call, stripes, regions, cuda_stream)) return code;
-  const float2 factors = {mlp.gate_scaling, mlp.up_scaling};
-  if (const int code = start_column_parts<2>(mlp, call->ds_gate_up_NR2, factors, cuda_stream)) return code;
-  const dim3 blocks(static_cast<unsigned>((mlp.width * kRank + kThreads - 1) / kThreads), kSides);
-  add_row_parts<<<blocks, kThreads, 0, cuda_stream>>>(*call, regions);
+  const dim3 blocks(blocks_for(std::max(mlp.rows, mlp.width) * kRank), kSides + 1);
+  add_backward_parts<<<blocks, kThreads, 0, cuda_stream>>>(*call, regions);
   return cudaGetLastError();
 }

@@ -77,12 +77,10 @@ __global__ void __launch_bounds__(kMaxThreads) dropout_mask(GpuDropoutMask call)
   const uint64_t key = call.row_keys_N[row];
   Piece<T>* mask = pieces(static_cast<T*>(call.mask_NC) + row * call.columns);
   for (int i = thread(); i < count; i += threads()) {
+    const StreamPlace place(key, static_cast<uint64_t>(i) * kLanes<T>);
     float kept[kLanes<T>];
 #pragma unroll
-    for (int k = 0; k < kLanes<T>; ++k) {
-      const auto column = static_cast<uint64_t>(i) * kLanes<T> + k;
-      kept[k] = (random64(key, column) >> 32) < call.threshold ? 0.0f : call.kept;
-    }
+    for (int k = 0; k < kLanes<T>; ++k) kept[k] = (place.number(k) >> 32) < call.threshold ? 0.0f : call.kept;
     mask[i] = rounded<T>(kept);
   }
 }

@@ -53,12 +53,21 @@ void add(const GpuLowRankAdd& call) {
 
 }  // namespace
 
+bool device_has_low_rank_kernels() {
+  static const bool has =
+      cuda_library_function<decltype(rankwise_low_rank_fits_device)>("rankwise_low_rank_fits_device")();
+  return has;
+}
+
 bool fits_low_rank(std::span<const LowRankSlice> slices, const at::Tensor& a_RI) {
   return a_RI.is_cuda() && a_RI.scalar_type() == at::kBFloat16 && a_RI.size(0) <= kMostRanks &&
          a_RI.size(1) % kLowRankWidthStep == 0 && slices.size() <= kLowRankMostSlices &&
-         std::ranges::all_of(slices, [](const LowRankSlice& slice) {
-           return (slice.rank == 0 || fits_low_rank_kernels(slice.rank)) && slice.columns % kLowRankWidthStep == 0;
-         });
+         std::ranges::all_of(slices,
+                             [](const LowRankSlice& slice) {
+                               return (slice.rank == 0 || fits_low_rank_kernels(slice.rank)) &&
+                                      slice.columns % kLowRankWidthStep == 0;
+                             }) &&
+         device_has_low_rank_kernels();
 }
 
 void low_rank_add(const at::Tensor& out_NO, std::span<const at::Tensor> starts, const at::Tensor& s_NR,

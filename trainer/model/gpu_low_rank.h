@@ -18,8 +18,11 @@ struct LowRankSlice {
   double scaling = 1.0;
 };
 
+// Whether this process's CUDA device has the shared memory that the kernels take.
+bool device_has_low_rank_kernels();
+
 // Whether the kernels know these: bfloat16 on a CUDA device, at most three parts, ranks of 8 or 16, widths in steps of
-// 32. a: of all parts, [R, I].
+// 32, on such a device. a: of all parts, [R, I].
 bool fits_low_rank(std::span<const LowRankSlice> slices, const at::Tensor& a_RI);
 
 // out = the starts + each slice's scaling * s b^T. At most two starts: [N, O], out itself, or [O] for every row.

@@ -6,6 +6,7 @@
 #include "base/shared_library.h"
 #include "trainer/kernels/gpu_low_rank.h"
 #include "trainer/model/gpu.h"
+#include "trainer/model/gpu_low_rank.h"
 
 namespace rankwise {
 namespace {
@@ -45,13 +46,6 @@ struct Call {
 
 int64_t rank_of(const LinearPart& part) { return part.lora ? part.lora->a_RI.size(0) : 0; }
 
-// Of the device that this thread is bound to; a process has one.
-bool device_has_room() {
-  static const bool has =
-      cuda_library_function<decltype(rankwise_low_rank_mlp_fits_device)>("rankwise_low_rank_mlp_fits_device")();
-  return has;
-}
-
 }  // namespace
 
 bool shares_passes(const std::array<int64_t, 3>& ranks, int64_t width, c10::ScalarType dtype, c10::Device device) {
@@ -63,7 +57,7 @@ bool shares_passes(const LinearGroup& gate_up, const LinearGroup& down, c10::Sca
   const auto& parts = gate_up.parts();
   const LinearPart& only = down.parts()[0];
   return shares_passes({rank_of(parts[0]), rank_of(parts[1]), rank_of(only)}, only.in_features, dtype, device) &&
-         device_has_room();
+         device_has_low_rank_kernels();
 }
 
 int64_t shared_pass_bytes(int64_t tokens, int64_t width) {
