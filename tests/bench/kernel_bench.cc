@@ -90,6 +90,13 @@ void add_rows(std::vector<Kernel>& all, int64_t tokens) {
                    at::Tensor in_place = gradient;
                    add_rms_norm_backward(in_place, dy, x, rstd, weight);
                  }});
+  const at::Tensor heads = drawn({tokens, kHeads + 2 * kKeys, kHead}).narrow(1, 0, kHeads),
+                   before = drawn(heads.sizes());
+  const at::Tensor head_weight = drawn({kHead});
+  all.push_back({"RMSNorm of q's heads, the input kept", bytes_of({before, before, before}),
+                 [=] { rms_norm_heads(heads, head_weight, 1e-6, before); }});
+  all.push_back({"RMSNorm of q's heads, backward", bytes_of({before, before, before}),
+                 [=] { rms_norm_heads_backward(heads, before, head_weight, 1e-6); }});
   ModelConfig config;
   config.head_dim = kHead;
   config.rope_theta = 500000.0;

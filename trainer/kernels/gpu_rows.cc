@@ -14,8 +14,9 @@ GpuRowKernels load() {
   GpuRowKernels kernels;
   find(kernels.current_stream, "rankwise_current_stream");
   find(kernels.rms_norm, "rankwise_rms_norm");
-  find(kernels.rms_norm_apply, "rankwise_rms_norm_apply");
   find(kernels.rms_norm_backward, "rankwise_rms_norm_backward");
+  find(kernels.head_norm, "rankwise_head_norm");
+  find(kernels.head_norm_backward, "rankwise_head_norm_backward");
   find(kernels.rope, "rankwise_rope");
   find(kernels.swiglu, "rankwise_swiglu");
   find(kernels.swiglu_backward, "rankwise_swiglu_backward");

@@ -35,6 +35,27 @@ struct GpuRmsNormBackward {
   bool accumulate;
 };
 
+// As GpuRmsNorm, of each of `heads` neighbouring heads of a row by itself and in place (Qwen3's norms of q and k).
+// stride: elements from row to row. A head is at most 1,024 bytes.
+struct GpuHeadNorm {
+  GpuType type;
+  void* x_NHD;
+  const void* weight_D;
+  void* before_NHD;  // gets a copy of x as it was; null: none
+  int64_t rows, stride, before_stride, heads, head_dim;
+  float eps;
+};
+
+// dL/dx in place of dL/d(normed). 1 / sqrt(mean(x^2) + eps) is made anew.
+struct GpuHeadNormBackward {
+  GpuType type;
+  void* gradient_NHD;
+  const void* x_NHD;
+  const void* weight_D;
+  int64_t rows, stride, x_stride, heads, head_dim;
+  float eps;
+};
+
 // Rotates the first `heads` heads of each row in place: (a, b) -> (a cos - b sin, b cos + a sin) for the halves a, b of
 // a head; `inverse` turns the other way. stride: elements from row to row of x.
 struct GpuRope {
@@ -87,8 +108,9 @@ struct GpuDropoutMask {
 
 extern "C" {
 int rankwise_rms_norm(const rankwise::GpuRmsNorm* call, void* stream);
-int rankwise_rms_norm_apply(const rankwise::GpuRmsNorm* call, void* stream);  // rstd is read, not written
 int rankwise_rms_norm_backward(const rankwise::GpuRmsNormBackward* call, void* stream);
+int rankwise_head_norm(const rankwise::GpuHeadNorm* call, void* stream);
+int rankwise_head_norm_backward(const rankwise::GpuHeadNormBackward* call, void* stream);
 int rankwise_rope(const rankwise::GpuRope* call, void* stream);
 int rankwise_swiglu(const rankwise::GpuSwiglu* call, void* stream);
 int rankwise_swiglu_backward(const rankwise::GpuSwigluBackward* call, void* stream);
@@ -102,8 +124,10 @@ namespace rankwise {
 // The functions above, for a program that is not linked to them.
 struct GpuRowKernels {
   decltype(rankwise_current_stream)* current_stream;
-  decltype(rankwise_rms_norm)*rms_norm, *rms_norm_apply;
+  decltype(rankwise_rms_norm)* rms_norm;
   decltype(rankwise_rms_norm_backward)* rms_norm_backward;
+  decltype(rankwise_head_norm)* head_norm;
+  decltype(rankwise_head_norm_backward)* head_norm_backward;
   decltype(rankwise_rope)* rope;
   decltype(rankwise_swiglu)* swiglu;
   decltype(rankwise_swiglu_backward)* swiglu_backward;

@@ -46,7 +46,8 @@ struct Dropout {
 }  // namespace
 
 void BlockSaved::drop_attention() {
-  for (auto* tensor : {&rstd1_N1, &qkv_linear.s_NR, &o_linear.s_NR, &unnormed_qk_NE, &qkv_NE, &out_NF}) tensor->reset();
+  for (auto* tensor : {&rstd1_N1, &qkv_linear.s_NR, &o_linear.s_NR, &unnormed_qk_NHD, &qkv_NE, &out_NF})
+    tensor->reset();
   attention = {};
 }
 
@@ -78,26 +79,27 @@ bool Block::composes_mlp(c10::ScalarType dtype) const {
 
 const at::Tensor& Block::norm_weight(const char* name) const { return store_.replicated(prefix_ + name); }
 
-void Block::norm_heads(at::Tensor& qkv_NE, BlockSaved* saved) const {
+void Block::norm_heads(const at::Tensor& qkv_NE, BlockSaved* saved) const {
   if (!qk_norm_) return;
-  const int64_t width = (shape_.num_heads + shape_.num_kv_heads) * shape_.head_dim;
-  if (saved != nullptr) saved->unnormed_qk_NE = qkv_NE.narrow(1, 0, width).contiguous();
+  const int64_t q = shape_.num_heads, k = shape_.num_kv_heads;
   const QkvViews views = split_qkv(qkv_NE, shape_);
-  for (const auto& [heads, name] :
-       {std::pair(views.q_NHD, "self_attn.q_norm.weight"), std::pair(views.k_NKD, "self_attn.k_norm.weight")}) {
-    heads.copy_(rms_norm_apply(heads, rms_norm_rstd(heads, eps_), norm_weight(name)));
+  at::Tensor before_q, before_k;
+  if (saved != nullptr) {
+    saved->unnormed_qk_NHD = at::empty({qkv_NE.size(0), q + k, shape_.head_dim}, qkv_NE.options());
+    before_q = saved->unnormed_qk_NHD.narrow(1, 0, q);
+    before_k = saved->unnormed_qk_NHD.narrow(1, q, k);
   }
+  rms_norm_heads(views.q_NHD, norm_weight("self_attn.q_norm.weight"), eps_, before_q);
+  rms_norm_heads(views.k_NKD, norm_weight("self_attn.k_norm.weight"), eps_, before_k);
 }
 
-void Block::norm_heads_backward(at::Tensor& dqkv_NE, const BlockSaved& saved) const {
+void Block::norm_heads_backward(const at::Tensor& dqkv_NE, const BlockSaved& saved) const {
   if (!qk_norm_) return;
+  const int64_t q = shape_.num_heads, k = shape_.num_kv_heads;
   const QkvViews gradients = split_qkv(dqkv_NE, shape_);
-  const at::Tensor before = saved.unnormed_qk_NE.unflatten(-1, {-1, shape_.head_dim});
-  const auto backward = [&](const at::Tensor& gradient, const at::Tensor& x, const char* name) {
-    gradient.copy_(rms_norm_backward(gradient.clone(), x, rms_norm_rstd(x, eps_), norm_weight(name)));
-  };
-  backward(gradients.q_NHD, before.narrow(1, 0, shape_.num_heads), "self_attn.q_norm.weight");
-  backward(gradients.k_NKD, before.narrow(1, shape_.num_heads, shape_.num_kv_heads), "self_attn.k_norm.weight");
+  const at::Tensor& before = saved.unnormed_qk_NHD;
+  rms_norm_heads_backward(gradients.q_NHD, before.narrow(1, 0, q), norm_weight("self_attn.q_norm.weight"), eps_);
+  rms_norm_heads_backward(gradients.k_NKD, before.narrow(1, q, k), norm_weight("self_attn.k_norm.weight"), eps_);
 }
 
 void Block::rotate(const at::Tensor& qkv_NE, const RopeAngles& angles, bool inverse) const {
@@ -168,7 +170,7 @@ at::Tensor Block::mlp_middle_backward(const at::Tensor& dy_NC, const BlockContex
     const at::Tensor dh_NI = down_.multiply_transposed(dy_NC, {});
     return low_rank_swiglu_backward(*shared, dh_NI, ds_NR, saved.gate_up_NI2, saved.gate_up_linear.s_NR);
   }
-  const at::Tensor dh_NI = down_.backward(dy_NC, swiglu(saved.gate_up_NI2), dropout.get(), saved.down_linear, true);
+  const at::Tensor dh_NI = down_.backward(dy_NC, {swiglu(saved.gate_up_NI2)}, dropout.get(), saved.down_linear, true);
   swiglu_backward(dh_NI, saved.gate_up_NI2);
   return {};
 }
@@ -177,10 +179,10 @@ at::Tensor Block::mlp_half_backward(at::Tensor dy_NC, const BlockContext& contex
   const Dropout dropout(context, layer_, kGateUpInput);
   const at::Tensor ds_NR = mlp_middle_backward(dy_NC, context, saved);
   const at::Tensor& weight = norm_weight("post_attention_layernorm.weight");
-  const at::Tensor normed_NC = rms_norm_apply(saved.middle_NC, saved.rstd2_N1, weight);
-  at::Tensor dnormed_NC =
-      ds_NR.defined() ? gate_up_.backward_from(ds_NR, saved.gate_up_NI2, normed_NC, dropout.get(), true)
-                      : gate_up_.backward(saved.gate_up_NI2, normed_NC, dropout.get(), saved.gate_up_linear, true);
+  const LinearInput normed{saved.middle_NC, saved.rstd2_N1, weight};
+  at::Tensor dnormed_NC = ds_NR.defined()
+                              ? gate_up_.backward_from(ds_NR, saved.gate_up_NI2, normed, dropout.get(), true)
+                              : gate_up_.backward(saved.gate_up_NI2, normed, dropout.get(), saved.gate_up_linear, true);
   saved.gate_up_NI2.reset();
   add_rms_norm_backward(dy_NC, std::move(dnormed_NC), saved.middle_NC, saved.rstd2_N1, weight);
   return dy_NC;
@@ -189,14 +191,14 @@ at::Tensor Block::mlp_half_backward(at::Tensor dy_NC, const BlockContext& contex
 at::Tensor Block::attention_half_backward(at::Tensor dy_NC, const BlockContext& context, BlockSaved& saved,
                                           bool need_dx) {
   const Dropout o_dropout(context, layer_, kOutputInput), qkv_dropout(context, layer_, kQkvInput);
-  const at::Tensor dout_NF = o_.backward(dy_NC, saved.out_NF, o_dropout.get(), saved.o_linear, true);
+  const at::Tensor dout_NF = o_.backward(dy_NC, {saved.out_NF}, o_dropout.get(), saved.o_linear, true);
   at::Tensor dqkv_NE =
       attention_backward(dout_NF, saved.qkv_NE, saved.out_NF, saved.attention, context.samples, shape_);
   rotate(dqkv_NE, context.angles, /*inverse=*/true);
   norm_heads_backward(dqkv_NE, saved);
   const at::Tensor& weight = norm_weight("input_layernorm.weight");
-  const at::Tensor normed_NC = rms_norm_apply(saved.x_NC, saved.rstd1_N1, weight);
-  at::Tensor dnormed_NC = qkv_.backward(dqkv_NE, normed_NC, qkv_dropout.get(), saved.qkv_linear, need_dx);
+  const LinearInput normed{saved.x_NC, saved.rstd1_N1, weight};
+  at::Tensor dnormed_NC = qkv_.backward(dqkv_NE, normed, qkv_dropout.get(), saved.qkv_linear, need_dx);
   if (!need_dx) return {};
   add_rms_norm_backward(dy_NC, std::move(dnormed_NC), saved.x_NC, saved.rstd1_N1, weight);
   return dy_NC;

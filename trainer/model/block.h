@@ -41,9 +41,9 @@ struct BlockSaved {
   at::Tensor x_NC;  // the block's input
   at::Tensor rstd1_N1;
   LinearSaved qkv_linear, o_linear;
-  at::Tensor unnormed_qk_NE;  // q and k before their norm (Qwen3), else undefined
-  at::Tensor qkv_NE;          // after norm and rotation
-  at::Tensor out_NF;          // attention's output
+  at::Tensor unnormed_qk_NHD;  // q and k before their norm (Qwen3), else undefined
+  at::Tensor qkv_NE;           // after norm and rotation
+  at::Tensor out_NF;           // attention's output
   AttentionSaved attention;
   at::Tensor middle_NC;  // between the halves
   at::Tensor rstd2_N1;
@@ -83,8 +83,8 @@ class Block {
   at::Tensor mlp_middle_backward(const at::Tensor& dy_NC, const BlockContext& context, BlockSaved& saved);
   at::Tensor mlp_half_backward(at::Tensor dy_NC, const BlockContext& context, BlockSaved& saved);
   at::Tensor project_qkv(const at::Tensor& x_NC, const DropoutContext* dropout, BlockSaved* saved);
-  void norm_heads(at::Tensor& qkv_NE, BlockSaved* saved) const;
-  void norm_heads_backward(at::Tensor& dqkv_NE, const BlockSaved& saved) const;
+  void norm_heads(const at::Tensor& qkv_NE, BlockSaved* saved) const;
+  void norm_heads_backward(const at::Tensor& dqkv_NE, const BlockSaved& saved) const;
   void rotate(const at::Tensor& qkv_NE, const RopeAngles& angles, bool inverse) const;
   const at::Tensor& norm_weight(const char* name) const;
 

@@ -184,21 +184,35 @@ at::Tensor LinearGroup::low_rank_gradient(const at::Tensor& dy_NO, const at::Ten
   return narrow_product(dy_NO, scaled_b());
 }
 
-at::Tensor LinearGroup::backward_from(const at::Tensor& ds_NR, const at::Tensor& dy_NO, const at::Tensor& x_NI,
+// With input = x * rstd * weight, dS^T input = ((dS * rstd)^T x) * weight: narrow matrices are scaled in place of a
+// wide one. mask: undefined or of the input.
+void LinearGroup::add_gradient_of_a(const at::Tensor& ds_NR, const LinearInput& input, const at::Tensor& mask_NI) {
+  const at::Tensor kept_NI = mask_NI.defined() ? mask_NI.mul(input.x_NI) : input.x_NI;
+  if (!input.rstd_N1.defined()) {
+    grad_a_RI_.add_(ds_NR.t().mm(kept_NI));
+    return;
+  }
+  at::Tensor scaled_NR = at::empty_like(ds_NR);
+  at::mul_out(scaled_NR, ds_NR, input.rstd_N1);
+  grad_a_RI_.addcmul_(scaled_NR.t().mm(kept_NI), input.weight_I);
+}
+
+at::Tensor LinearGroup::backward_from(const at::Tensor& ds_NR, const at::Tensor& dy_NO, const LinearInput& input,
                                       const DropoutContext* dropout, bool need_dx) {
   if (!drops(dropout)) {
-    grad_a_RI_.add_(ds_NR.t().mm(x_NI));
+    add_gradient_of_a(ds_NR, input, {});
     return need_dx ? multiply_transposed(dy_NO, ds_NR) : at::Tensor();
   }
+  const at::Tensor& x_NI = input.x_NI;
   at::Tensor mask_NI = dropout_mask(dropout->key, *dropout->batch, x_NI.size(1), dropout->p, x_NI.options());
-  grad_a_RI_.add_(ds_NR.t().mm(mask_NI.mul(x_NI)));
+  add_gradient_of_a(ds_NR, input, mask_NI);
   return need_dx ? multiply_transposed(dy_NO, {}).addcmul_(mask_NI, ds_NR.mm(a_RI_)) : at::Tensor();
 }
 
-at::Tensor LinearGroup::backward(const at::Tensor& dy_NO, const at::Tensor& x_NI, const DropoutContext* dropout,
+at::Tensor LinearGroup::backward(const at::Tensor& dy_NO, const LinearInput& input, const DropoutContext* dropout,
                                  const LinearSaved& saved, bool need_dx) {
   if (!a_RI_.defined()) return need_dx ? multiply_transposed(dy_NO, {}) : at::Tensor();
-  return backward_from(low_rank_gradient(dy_NO, saved.s_NR), dy_NO, x_NI, dropout, need_dx);
+  return backward_from(low_rank_gradient(dy_NO, saved.s_NR), dy_NO, input, dropout, need_dx);
 }
 
 }  // namespace rankwise

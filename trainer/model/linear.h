@@ -38,6 +38,12 @@ struct LinearSaved {
   at::Tensor s_NR;
 };
 
+// What a layer was given, x * rstd * weight where it had been normed: backward reads x and need not norm it again.
+struct LinearInput {
+  at::Tensor x_NI;
+  at::Tensor rstd_N1 = {}, weight_I = {};  // both or none
+};
+
 // Where a call stands, for dropout; null: no dropout (evaluation).
 struct DropoutContext {
   DropoutKey key;
@@ -62,7 +68,7 @@ class LinearGroup {
   at::Tensor forward(const at::Tensor& x_NI, const at::Tensor& residual_NO, const DropoutContext* dropout,
                      LinearSaved* saved);
   // Adds to the gradients of A and B; returns dL/dx, undefined unless need_dx.
-  at::Tensor backward(const at::Tensor& dy_NO, const at::Tensor& x_NI, const DropoutContext* dropout,
+  at::Tensor backward(const at::Tensor& dy_NO, const LinearInput& input, const DropoutContext* dropout,
                       const LinearSaved& saved, bool need_dx);
 
   // What these two are made of, for a caller who has S or dS from a pass of his own. Both sums with their low-rank term
@@ -72,7 +78,7 @@ class LinearGroup {
   at::Tensor multiply_transposed(const at::Tensor& dy_NO, const at::Tensor& ds_NR);
   at::Tensor low_rank_gradient(const at::Tensor& dy_NO, const at::Tensor& s_NR) const;  // dS; adds to B's gradients
   // The rest of backward.
-  at::Tensor backward_from(const at::Tensor& ds_NR, const at::Tensor& dy_NO, const at::Tensor& x_NI,
+  at::Tensor backward_from(const at::Tensor& ds_NR, const at::Tensor& dy_NO, const LinearInput& input,
                            const DropoutContext* dropout, bool need_dx);
 
  private:
@@ -80,6 +86,7 @@ class LinearGroup {
   at::Tensor multiply_float8(const at::Tensor& x_NI, const at::Tensor& residual_NO, const at::Tensor& s_NR);
   at::Tensor multiply_transposed_float8(const at::Tensor& dy_NO, const at::Tensor& ds_NR);
   at::Tensor scaled_b() const;
+  void add_gradient_of_a(const at::Tensor& ds_NR, const LinearInput& input, const at::Tensor& mask_NI);
 
   FrozenStore& store_;
   std::vector<LinearPart> parts_;

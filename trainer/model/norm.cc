@@ -12,17 +12,6 @@ at::ScalarType statistics_type(const at::Tensor& x) {
   return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
 }
 
-GpuRmsNorm gpu_call(const at::Tensor& x_NC, const at::Tensor& weight_C, const Normed& out, double eps) {
-  return {.type = gpu_type(x_NC),
-          .x_NC = x_NC.const_data_ptr(),
-          .weight_C = weight_C.const_data_ptr(),
-          .normed_NC = out.normed_NC.mutable_data_ptr(),
-          .rstd_N = out.rstd_N1.mutable_data_ptr<float>(),
-          .rows = x_NC.size(0),
-          .columns = x_NC.size(1),
-          .eps = static_cast<float>(eps)};
-}
-
 bool on_gpu(const at::Tensor& x_NC) { return x_NC.dim() == 2 && fits_gpu_kernels(x_NC); }
 
 void gpu_backward(const at::Tensor& gradient_NC, const at::Tensor& dy_NC, const at::Tensor& x_NC,
@@ -38,6 +27,14 @@ void gpu_backward(const at::Tensor& gradient_NC, const at::Tensor& dy_NC, const 
                                                                  .accumulate = accumulate});
 }
 
+// Heads that are neighbours in rows of any width, as the kernel takes them.
+bool heads_on_gpu(const at::Tensor& x_NHD) {
+  constexpr int64_t kLargestHead = 1024;
+  if (x_NHD.numel() == 0) return false;
+  return fits_gpu_kernels(x_NHD.select(0, 0)) && x_NHD.stride(0) % 8 == 0 &&
+         x_NHD.size(2) * x_NHD.element_size() <= kLargestHead;
+}
+
 }  // namespace
 
 Normed rms_norm(const at::Tensor& x_NC, const at::Tensor& weight_C, double eps) {
@@ -47,7 +44,14 @@ Normed rms_norm(const at::Tensor& x_NC, const at::Tensor& weight_C, double eps) 
     return {rms_norm_apply(x_NC, rstd_N1, weight_C), rstd_N1};
   }
   const Normed out{at::empty_like(x_NC), at::empty({x_NC.size(0), 1}, x_NC.options().dtype(at::kFloat))};
-  launch(gpu_row_kernels().rms_norm, gpu_call(x_NC, weight_C, out, eps));
+  launch(gpu_row_kernels().rms_norm, GpuRmsNorm{.type = gpu_type(x_NC),
+                                                .x_NC = x_NC.const_data_ptr(),
+                                                .weight_C = weight_C.const_data_ptr(),
+                                                .normed_NC = out.normed_NC.mutable_data_ptr(),
+                                                .rstd_N = out.rstd_N1.mutable_data_ptr<float>(),
+                                                .rows = x_NC.size(0),
+                                                .columns = x_NC.size(1),
+                                                .eps = static_cast<float>(eps)});
   return out;
 }
 
@@ -57,12 +61,6 @@ at::Tensor rms_norm_rstd(const at::Tensor& x_NC, double eps) {
 }
 
 at::Tensor rms_norm_apply(const at::Tensor& x_NC, const at::Tensor& rstd_N1, const at::Tensor& weight_C) {
-  RECORD_FUNCTION("rankwise::rms_norm_apply", {});
-  if (on_gpu(x_NC)) {
-    const Normed out{at::empty_like(x_NC), rstd_N1};
-    launch(gpu_row_kernels().rms_norm_apply, gpu_call(x_NC, weight_C, out, 0));
-    return out.normed_NC;
-  }
   if (x_NC.scalar_type() == rstd_N1.scalar_type()) return x_NC.mul(rstd_N1).mul_(weight_C);
   return x_NC.to(rstd_N1.scalar_type()).mul_(rstd_N1).to(x_NC.scalar_type()).mul_(weight_C);
 }
@@ -88,6 +86,45 @@ void add_rms_norm_backward(at::Tensor& gradient_NC, at::Tensor dy_NC, const at::
   RECORD_FUNCTION("rankwise::add_rms_norm_backward", {});
   if (on_gpu(x_NC)) return gpu_backward(gradient_NC, dy_NC, x_NC, rstd_N1, weight_C, /*accumulate=*/true);
   gradient_NC.add_(rms_norm_backward(std::move(dy_NC), x_NC, rstd_N1, weight_C));
+}
+
+void rms_norm_heads(const at::Tensor& x_NHD, const at::Tensor& weight_D, double eps, const at::Tensor& before_NHD) {
+  RECORD_FUNCTION("rankwise::rms_norm_heads", {});
+  if (!heads_on_gpu(x_NHD)) {
+    if (before_NHD.defined()) before_NHD.copy_(x_NHD);
+    x_NHD.copy_(rms_norm_apply(x_NHD, rms_norm_rstd(x_NHD, eps), weight_D));
+    return;
+  }
+  launch(gpu_row_kernels().head_norm,
+         GpuHeadNorm{.type = gpu_type(x_NHD),
+                     .x_NHD = x_NHD.mutable_data_ptr(),
+                     .weight_D = weight_D.const_data_ptr(),
+                     .before_NHD = before_NHD.defined() ? before_NHD.mutable_data_ptr() : nullptr,
+                     .rows = x_NHD.size(0),
+                     .stride = x_NHD.stride(0),
+                     .before_stride = before_NHD.defined() ? before_NHD.stride(0) : 0,
+                     .heads = x_NHD.size(1),
+                     .head_dim = x_NHD.size(2),
+                     .eps = static_cast<float>(eps)});
+}
+
+void rms_norm_heads_backward(const at::Tensor& gradient_NHD, const at::Tensor& x_NHD, const at::Tensor& weight_D,
+                             double eps) {
+  RECORD_FUNCTION("rankwise::rms_norm_heads_backward", {});
+  if (!heads_on_gpu(gradient_NHD)) {
+    gradient_NHD.copy_(rms_norm_backward(gradient_NHD.clone(), x_NHD, rms_norm_rstd(x_NHD, eps), weight_D));
+    return;
+  }
+  launch(gpu_row_kernels().head_norm_backward, GpuHeadNormBackward{.type = gpu_type(gradient_NHD),
+                                                                   .gradient_NHD = gradient_NHD.mutable_data_ptr(),
+                                                                   .x_NHD = x_NHD.const_data_ptr(),
+                                                                   .weight_D = weight_D.const_data_ptr(),
+                                                                   .rows = gradient_NHD.size(0),
+                                                                   .stride = gradient_NHD.stride(0),
+                                                                   .x_stride = x_NHD.stride(0),
+                                                                   .heads = gradient_NHD.size(1),
+                                                                   .head_dim = gradient_NHD.size(2),
+                                                                   .eps = static_cast<float>(eps)});
 }
 
 }  // namespace rankwise

@@ -130,11 +130,14 @@ TEST_P(Linear, IsAutogradsComposedFormForwardAndBackward) {
 
   LinearSaved saved;
   expect_close(group.layers().forward(x, residual, &dropout, &saved), expected.y, "y");
-  expect_close(group.layers().backward(dy, x, &dropout, saved, /*need_dx=*/true), expected.dx, "dx");
+  expect_close(group.layers().backward(dy, {x}, &dropout, saved, /*need_dx=*/true), expected.dx, "dx");
   expect_close(group.grad_a(), expected.da, "dA");
   for (size_t k = 0; k < expected.db.size(); ++k) expect_close(group.grad_b()[k], expected.db[k], "dB");
 
-  EXPECT_FALSE(group.layers().backward(dy, x, &dropout, saved, /*need_dx=*/false).defined());
+  // The same input as a norm's output, which backward does not make.
+  const at::Tensor rstd = numbers({kTokens, 1}, 7).exp_(), weight = numbers({GetParam().inputs}, 8).exp_();
+  const LinearInput normed{x / (rstd * weight), rstd, weight};
+  EXPECT_FALSE(group.layers().backward(dy, normed, &dropout, saved, /*need_dx=*/false).defined());
   expect_close(group.grad_a(), 2 * expected.da, "gradients add up");
   for (size_t k = 0; k < expected.db.size(); ++k)
     expect_close(group.grad_b()[k], 2 * expected.db[k], "gradients add up");

@@ -49,13 +49,19 @@ TEST(RmsNorm, BackwardHoldsInTheSmallerDtypes) {
 }
 
 // Qwen3 norms each head, a view into wider rows.
-TEST(RmsNorm, WorksOnHeadsInsideWiderRows) {
-  const at::Tensor rows = numbers({5, 6, 8}, 1), weight = numbers({8}, 2), dy = numbers({5, 3, 8}, 3);
-  const at::Tensor heads = rows.narrow(1, 2, 3);
-  const at::Tensor exact = with_gradient(heads);
-  reference(exact, weight).backward(dy);
-  expect_close(forward(heads, weight), reference(heads, weight), "y");
-  expect_close(rms_norm_backward(dy.clone(), heads, rms_norm_rstd(heads, kEps), weight), exact.grad(), "dx");
+TEST(RmsNorm, OfHeadsInsideWiderRowsIsInPlace) {
+  const at::Tensor rows = numbers({5, 6, 8}, 1), weight = numbers({8}, 2), others = rows.clone();
+  const at::Tensor heads = rows.narrow(1, 2, 3), before = at::empty({5, 3, 8}, rows.options());
+  const at::Tensor exact = with_gradient(heads), expected = reference(exact, weight);
+  rms_norm_heads(heads, weight, kEps, before);
+  expect_close(heads, expected, "y");
+  EXPECT_TRUE(before.equal(exact));
+  for (const int64_t head : {0, 1, 5}) EXPECT_TRUE(rows.select(1, head).equal(others.select(1, head))) << head;
+
+  const at::Tensor dy_rows = numbers({5, 6, 8}, 3), dy = dy_rows.narrow(1, 2, 3);
+  expected.backward(dy);
+  rms_norm_heads_backward(dy, before, weight, kEps);
+  expect_close(dy, exact.grad(), "dx");
 }
 
 }  // namespace
