@@ -42,7 +42,10 @@ at::Tensor float8_codes(const MatrixPart& part, const at::Tensor& maxima_O) {
   return codes.view(at::kByte).view({-1}).narrow(0, skipped, part.values.numel());
 }
 
-at::Tensor float8_scales(const at::Tensor& maxima_O) { return or_largest(maxima_O).div_(kLargest); }
+// By a tensor: a CUDA device divides by a number as it multiplies by its inverse, and rounds otherwise than a CPU.
+at::Tensor float8_scales(const at::Tensor& maxima_O) {
+  return or_largest(maxima_O).div_(at::full_like(maxima_O, kLargest));
+}
 
 at::Tensor float8_expand(const at::Tensor& codes_OI, const at::Tensor& scales_O, at::ScalarType dtype) {
   return codes_OI.view(at::kFloat8_e4m3fn).to(at::kFloat).mul_(scales_O.unsqueeze(1)).to(dtype);

@@ -65,6 +65,13 @@ TEST_F(GpuFloat8, RowsAreQuantisedAsOnTheCpu) {
   }
 }
 
+TEST_F(GpuFloat8, AWeightIsQuantisedAsOnTheCpu) {
+  const at::Tensor w = at::randn({5000, 64}, at::kFloat) * 0.02;
+  const Float8Weight expected = packed(w), seen = packed(w.cuda());
+  EXPECT_TRUE(seen.codes_OI.cpu().equal(expected.codes_OI));
+  EXPECT_TRUE(seen.scales_O.cpu().equal(expected.scales_O));
+}
+
 TEST_F(GpuFloat8, FactorsComeFirstAndRowsMayBePartOfAWiderMatrix) {
   const at::Tensor wide = at::randn({9, 512}, at::kBFloat16), x = wide.narrow(1, 128, 256);
   const at::Tensor factors = at::rand({256}, at::kFloat) + 0.1;
