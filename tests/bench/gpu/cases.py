@@ -108,13 +108,15 @@ def stored(name, ranks, arguments, **wanted):
     return rankwise(name, ranks, arguments, plan_within=0.03, **wanted)
 
 
-# The base in bfloat16, float8 and NF4, each beside what PEFT reaches with Liger, torch.compile, torchao, bitsandbytes.
+# The base in bfloat16, float8 and NF4, each beside what PEFT reaches with Liger, torch.compile, torchao, bitsandbytes,
+# and in bfloat16 beside Unsloth.
 BASES = [
     stored(
         "8b", 1, f"{ONE_8B} --activations save", tokens_per_second=20_000, peak_gib=41, first_step_seconds=8,
-        share_of=(("peft-8b-liger-compile", 1.2), ("peft-8b-liger", None)),
+        share_of=(("peft-8b-liger-compile", 1.2), ("unsloth-8b", 1.2), ("peft-8b-liger", None)),
     ),
     peft("peft-8b-liger-compile", 1, f"{ONE_PEER} --compile --liger loss"),
+    peft("unsloth-8b", 1, "--shape 8b --unsloth"),
     peft("peft-8b-liger", 1, f"{ONE_PEER} --liger all"),
     stored(
         "8b-float8", 1, f"{ONE_8B} --base-dtype float8 --activations save", tokens_per_second=28_000, peak_gib=34,
@@ -164,14 +166,23 @@ BASES = [
         "70b-nf4", 1, "--shape 70b --base replicate --base-dtype nf4 --activations recompute_block --micro-batch 2",
         tokens_per_second=1_200, peak_gib=60,
     ),
+]  # fmt: skip
+
+# The same on two GPUs, beside one.
+SHARDED = [
+    stored("8b", 1, f"{ONE_8B} --activations save"),
     stored(
-        "8b-shard", 2, "--shape 8b --base shard --activations save --resident-gib 0", share_of=(("8b", 0.98),)
+        "8b-shard", 2, "--shape 8b --base shard --activations save --resident-gib 0",
+        share_of=(("8b", 0.98), ("8b-replicate", None)),
     ),
+    stored("8b-replicate", 2, "--shape 8b --base replicate --activations save", share_of=(("8b", None),)),
     stored("8b-resident", 2, "--shape 8b --base shard --activations save --resident-gib 16", share_of=(("8b", None),)),
+    stored("8b-float8", 1, f"{ONE_8B} --base-dtype float8 --activations save"),
     stored(
         "8b-float8-shard", 2, "--shape 8b --base shard --base-dtype float8 --activations save --resident-gib 0",
         share_of=(("8b-float8", None),),
     ),
+    stored("8b-nf4", 1, f"{ONE_8B} --base-dtype nf4 --activations save"),
     stored(
         "8b-nf4-shard", 2, "--shape 8b --base shard --base-dtype nf4 --activations save --resident-gib 0",
         share_of=(("8b-nf4", None),),
@@ -182,4 +193,4 @@ BASES = [
     ),
 ]  # fmt: skip
 
-SUITES = {"peers": CASES, "scaling": SCALING, "bases": BASES}
+SUITES = {"peers": CASES, "scaling": SCALING, "bases": BASES, "sharded-bases": SHARDED}

@@ -1,10 +1,15 @@
-"""What the peer takes from packages beside PEFT: Liger's kernels, products in float8 by torchao, NF4 by bitsandbytes.
+"""What the peer takes from packages beside PEFT: Liger's kernels, float8 by torchao, NF4 by bitsandbytes, Unsloth.
 
 Each package is imported where it is asked for, and stands in no requirements: `missing` says what to install. Models are
 those of peft_step.py, on the meta device until their weights are drawn.
 """
 
 import importlib.util
+import sys
+import types
+
+if "--unsloth" in sys.argv and importlib.util.find_spec("unsloth"):
+    import unsloth  # noqa: F401  patches transformers and PEFT, and wants to be there before them
 
 import torch
 
@@ -12,6 +17,7 @@ PACKAGES = {  # option of peft_step.py: (module, what was tried)
     "liger": ("liger_kernel", "liger-kernel==0.8.5"),
     "float8": ("torchao", "torchao==0.17.0"),
     "nf4": ("bitsandbytes", "bitsandbytes==0.50.2"),
+    "unsloth": ("unsloth", "unsloth==2026.10.9 unsloth_zoo==2026.10.9"),
 }
 
 
@@ -73,3 +79,27 @@ def allocate_nf4(model, device):
             continue
         drawn = torch.empty(module.weight.shape, dtype=torch.bfloat16, device=device).normal_(std=0.02)
         module.weight = Params4bit(drawn, compress_statistics=True, quant_type="nf4", module=module).to(device)
+
+
+def unsloth_model(config, lora, options):
+    """What FastLanguageModel.from_pretrained and get_peft_model make, with random weights instead of files.
+
+    Adapters in float32, all activations kept; it compiles its layers and its loss itself.
+    """
+    from transformers import LlamaForCausalLM, Trainer
+    from unsloth.models.llama import FastLlamaModel
+
+    FastLlamaModel.pre_patch()
+    with torch.device(options.device):
+        model = LlamaForCausalLM._from_config(config, dtype=torch.bfloat16)
+    FastLlamaModel.post_patch(model, None, correct_dtype=torch.bfloat16)
+    model.max_seq_length = options.sequence_length
+    model._saved_temp_tokenizer = types.SimpleNamespace()  # get_peft_model sets its side of padding
+    Trainer._inner_training_loop.__name__ = "_fast_inner_training_loop"  # else refused; nothing here calls it
+    return FastLlamaModel.get_peft_model(
+        model,
+        r=lora.r,
+        lora_alpha=lora.lora_alpha,
+        target_modules=list(lora.target_modules),
+        use_gradient_checkpointing=False,
+    )

@@ -14,7 +14,15 @@ import warnings
 
 import torch
 import torch.distributed as dist
-from peer_packages import PACKAGES, allocate_nf4, apply_liger, missing, multiply_in_float8, with_nf4_layers
+from peer_packages import (
+    PACKAGES,
+    allocate_nf4,
+    apply_liger,
+    missing,
+    multiply_in_float8,
+    unsloth_model,
+    with_nf4_layers,
+)
 from peft import LoraConfig, get_peft_model
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
@@ -58,6 +66,7 @@ def add_packages(parser):
     base = parser.add_mutually_exclusive_group()
     base.add_argument("--float8", action="store_true", help="frozen layers multiplied by torchao, tensorwise")
     base.add_argument("--nf4", action="store_true", help="frozen layers stored by bitsandbytes, double quantisation")
+    parser.add_argument("--unsloth", action="store_true", help="its kernels, compilation and loss: one GPU")
 
 
 def parse():
@@ -80,6 +89,11 @@ def parse():
             parser.error(f"--{option}: a package is missing: pip install {package}")
     if options.nf4 and options.fsdp:
         parser.error("--nf4 is for one process")
+    others = ("compile", "checkpointing", "fsdp", *(option for option in PACKAGES if option != "unsloth"))
+    if options.unsloth and (any(getattr(options, option) for option in others) or options.adapters != "float32"):
+        parser.error("--unsloth goes with none of the others, and its adapters are float32")
+    if options.unsloth and options.device == "cpu":
+        parser.error("--unsloth wants a GPU")
     return options
 
 
@@ -134,6 +148,9 @@ def materialise(model, options):
 
 
 def make_model(options):
+    if options.unsloth:
+        config = llama_config(options.shape, options.layers, attn_implementation="sdpa")
+        return unsloth_model(config, LORA, options).train()
     if options.liger:
         apply_liger(options.liger)
     model = meta_model(options)
@@ -215,7 +232,7 @@ def main():
     model = make_model(options)
     losses, seconds = train(model, make_batch(options, rank), options)
     result = {
-        "peer": "peft+fsdp2" if options.fsdp else "peft",
+        "peer": "unsloth" if options.unsloth else "peft+fsdp2" if options.fsdp else "peft",
         "shape": options.shape,
         "ranks": ranks,
         "adapters": options.adapters,

@@ -37,8 +37,9 @@ TITLES = {
     "peers": "Training on GPUs beside PEFT",
     "scaling": "Training on more and more GPUs of a host",
     "bases": "Bases in bfloat16, float8 and NF4 on GPUs",
+    "sharded-bases": "Bases in bfloat16, float8 and NF4 sharded over two GPUs",
 }
-PACKAGES = ("torch", "transformers", "peft", "liger-kernel", "torchao", "bitsandbytes")
+PACKAGES = ("torch", "transformers", "peft", "liger-kernel", "torchao", "bitsandbytes", "unsloth")
 BUILD = Path(os.environ.get("RANKWISE_BUILD", ROOT / "build/release"))
 
 
@@ -48,7 +49,8 @@ def parse():
         "--suite",
         choices=SUITES,
         default="peers",
-        help="scaling: one GPU and more, without peers; bases: in bfloat16, float8 and NF4; both without parity",
+        help="scaling: one GPU and more, without peers; bases: in bfloat16, float8 and NF4, on one GPU or sharded; "
+        "all three without parity",
     )
     names = {case.name for cases in SUITES.values() for case in cases}
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=[PARITY, *sorted(names)], help="rows to run")
@@ -73,7 +75,7 @@ def parse():
     parser.add_argument("--measurements", type=Path, help="default: build/bench_gpu.jsonl, likewise")
     options = parser.parse_args()
     options.cases = SUITES[options.suite]
-    name = "gpu" if options.suite == "peers" else f"gpu_{options.suite}"
+    name = "gpu" if options.suite == "peers" else f"gpu_{options.suite.replace('-', '_')}"
     options.output = options.output or ROOT / f"tests/bench/results/{name}.md"
     options.measurements = options.measurements or ROOT / f"build/bench_{name}.jsonl"
     return options
@@ -193,7 +195,7 @@ def rates():
 
 
 def versions():
-    """Of PEFT's side, as far as it is installed: Liger's, torchao's and bitsandbytes' packages need not be."""
+    """Of PEFT's side, as far as it is installed: the packages of peer_packages.py need not be."""
     for name in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             yield f"{name} {importlib.metadata.version(name)}"
