@@ -131,7 +131,8 @@ void Trainer::note_composed() {
   if (!devices_.device().is_cuda() || composed == 0) return;
   reporter_.note(
       fmt::format("{} of {} blocks are computed without fused low-rank terms, which is slower: those want model.dtype "
-                  "bfloat16 and LoRA of one rank, 8 or 16, on gate_proj, up_proj and down_proj",
+                  "bfloat16, LoRA of one rank, 8 or 16, on gate_proj, up_proj and down_proj, and a GPU with 216 KB of "
+                  "shared memory a block, as an H100",
                   composed, model_->config.num_hidden_layers));
 }
 

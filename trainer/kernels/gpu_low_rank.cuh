@@ -1,8 +1,8 @@
 // What kernels with low-rank terms are made of. A block has a stripe of columns and goes down its rows, a tile after
 // the other; a warp has 32 of the columns. So sums over rows (gradients of B and A) stay in registers until the end,
 // and sums over columns (S, dS) are made over a block's warps for each tile: both leave a block as parts, which a
-// second kernel adds up. A multiprocessor takes one block; two of half the width would leave twice the sums over
-// columns.
+// second kernel adds up. A multiprocessor takes one block of most kernels; two of half the width would leave twice the
+// sums over columns.
 //
 // Columns of a warp are dealt out so that a thread's numbers of four 16 x 8 results are eight neighbours of a row, 16
 // bytes: result j, place n is column 8 (n / 2) + 2 j + n % 2. "Logical" columns below count by (j, n).
@@ -100,8 +100,7 @@ __device__ inline void read_side(NarrowRows<kStripe>& to, const SideMatrix& side
 }
 
 // What a thread copies of each tile: its own pieces of the wide matrices, and of the narrow ones, a warp each, one.
-// In registers, and few of them: an array that is indexed by the warp would lie in memory, and of a wide matrix only
-// the place in a tile is the thread's own.
+// In few registers: of a wide matrix only the place in a tile is the thread's own.
 template <int kWide, int kNarrow>
 struct Source {
   const Matrix (&wide)[kWide > 0 ? kWide : 1];
@@ -157,6 +156,15 @@ __device__ inline void read_right(uint32_t (&right)[4], NarrowRows<kStripe>& sid
 // The same as rows of a right side: {2 q, 2 q + 1} make ranks 8 q and further.
 __device__ inline void read_right_rows(uint32_t (&right)[4], NarrowRows<kStripe>& side, int first, int lane) {
   read_transposed_tiles(right, side.at(first + lane / 8 % 2 * 8 + lane % 8, lane / 16));
+}
+
+// The two results of 16 columns from `first`: += left times the side, transposed.
+__device__ inline void add_terms(TileSum& term0, TileSum& term1, const TileLeft& left, NarrowRows<kStripe>& side,
+                                 int first, int lane) {
+  uint32_t right[4];
+  read_right(right, side, first, lane);
+  multiply_tiles(term0, left, right[0], right[1]);
+  multiply_tiles(term1, left, right[2], right[3]);
 }
 
 // Numbers of 16 columns that a thread has: of two results, of two rows each.
@@ -316,8 +324,12 @@ inline int64_t regions_of(int64_t rows, int64_t stripes) {
   return best;
 }
 
+// With a thread for each.
+inline unsigned blocks_for(int64_t work) { return static_cast<unsigned>((work + kThreads - 1) / kThreads); }
+
 template <typename SharedMemory, typename Call>
 int start_stripes(void (*kernel)(Call), const Call& call, int64_t stripes, int64_t regions, cudaStream_t stream) {
+  static_assert(sizeof(SharedMemory) <= kLowRankSharedBytes);
   const int bytes = static_cast<int>(sizeof(SharedMemory));
   if (const auto code = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes)) return code;
   const dim3 blocks(static_cast<unsigned>(stripes), static_cast<unsigned>(regions));

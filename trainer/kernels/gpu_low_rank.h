@@ -10,7 +10,8 @@
 
 namespace rankwise {
 
-inline constexpr int64_t kLowRankWidthStep = 32;  // I and a slice's columns are multiples of it
+inline constexpr int kLowRankSharedBytes = 216'064;  // of a block, at most: an H100 has them, and a B200
+inline constexpr int64_t kLowRankWidthStep = 32;     // I and a slice's columns are multiples of it
 
 inline bool fits_low_rank_kernels(int64_t rank) { return rank == 8 || rank == 16; }
 
@@ -73,8 +74,9 @@ struct GpuLowRankSlice {
   float* grad_b_OR;  // of the gradient's call alone
 };
 
-// out = starts[0] + starts[1] + the slices' scaling * s b^T; with right_is_a: + scaling * s a, and all slices have all
-// columns. A start may be null (the second where the first is), may be out, and may be one row for all (stride 0).
+// out = starts[0] + starts[1] + the slices' scaling * s b^T; with right_is_a: starts[0] + scaling * s a, and all slices
+// have all columns. A start may be null (the second where the first is), may be out, and may be one row for all
+// (stride 0).
 struct GpuLowRankAdd {
   void* out_NO;
   const void* starts_NO[2];
@@ -103,7 +105,7 @@ struct GpuLowRankGradient {
 extern "C" {
 int rankwise_low_rank_swiglu(const rankwise::GpuLowRankSwiglu* call, void* stream);
 int rankwise_low_rank_swiglu_backward(const rankwise::GpuLowRankSwigluBackward* call, void* stream);
-// Whether the current device has the shared memory that these take, up to 216 KB a block.
+// Whether the current device has kLowRankSharedBytes.
 bool rankwise_low_rank_fits_device();
 // For either pass, on the current device.
 int64_t rankwise_low_rank_scratch_bytes(int64_t rows, int64_t width);

@@ -79,12 +79,9 @@ __global__ void __launch_bounds__(kThreads) low_rank_add(GpuLowRankAdd call) {
       TileLeft left;
       read_left(left, stage.narrow[k], place.lane);
 #pragma unroll
-      for (int m = 0; m < 2; ++m) {
-        uint32_t right[4];
-        read_right(right, shared.sides[k], place.warp * kWarpColumns + 16 * m, place.lane);
-        multiply_tiles(terms[k][2 * m], left, right[0], right[1]);
-        multiply_tiles(terms[k][2 * m + 1], left, right[2], right[3]);
-      }
+      for (int m = 0; m < 2; ++m)
+        add_terms(terms[k][2 * m], terms[k][2 * m + 1], left, shared.sides[k], place.warp * kWarpColumns + 16 * m,
+                  place.lane);
     }
 #pragma unroll
     for (int e = 0; e < 2; ++e) {
@@ -170,8 +167,6 @@ __global__ void __launch_bounds__(kThreads) add_parts(GpuLowRankGradient call, i
   add_row_parts(call, index - call.num_slices, regions);
 }
 
-unsigned blocks_for(int64_t work) { return static_cast<unsigned>((work + kThreads - 1) / kThreads); }
-
 template <int kStarts, int kTerms>
 int start_add(const GpuLowRankAdd& call, cudaStream_t stream) {
   const int64_t stripes = call.right_is_a ? low_rank_stripes(call.columns) : stripes_of(call.slices, call.num_slices);
@@ -195,7 +190,7 @@ int rankwise_low_rank_add(const rankwise::GpuLowRankAdd* call, void* stream) {
   using namespace rankwise;
   const auto cuda_stream = static_cast<cudaStream_t>(stream);
   if (call->starts_NO[0] == nullptr) return start_add<0>(*call, cuda_stream);
-  return call->starts_NO[1] == nullptr ? start_add<1>(*call, cuda_stream) : start_add<2>(*call, cuda_stream);
+  return call->starts_NO[1] == nullptr ? start_add<1>(*call, cuda_stream) : start_add<2, 1>(*call, cuda_stream);
 }
 
 int64_t rankwise_low_rank_gradient_scratch_bytes(const rankwise::GpuLowRankGradient* call) {
@@ -213,7 +208,8 @@ int rankwise_low_rank_gradient(const rankwise::GpuLowRankGradient* call, void* s
     return code;
   int64_t widest = 0;
   for (int k = 0; k < call->num_slices; ++k) widest = std::max(widest, call->slices[k].columns);
-  const dim3 blocks(blocks_for(std::max(call->rows, widest) * kRank), 2 * static_cast<unsigned>(call->num_slices));
+  const dim3 blocks(blocks_for(std::max((call->rows + 1) / 2, widest) * kRank),
+                    2 * static_cast<unsigned>(call->num_slices));
   add_parts<<<blocks, kThreads, 0, cuda_stream>>>(*call, regions);
   return cudaGetLastError();
 }

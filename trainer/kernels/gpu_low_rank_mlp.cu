@@ -51,14 +51,6 @@ struct Mask {
 
 __device__ float sigmoid(float x) { return __fdividef(1.0f, 1.0f + __expf(-x)); }
 
-// S B^T, the two results of 16 columns from `first`.
-__device__ void make_term(TileSum (&term)[2], const TileLeft& left, NarrowRows<kStripe>& side, int first, int lane) {
-  uint32_t right[4];
-  read_right(right, side, first, lane);
-  multiply_tiles(term[0], left, right[0], right[1]);
-  multiply_tiles(term[1], left, right[2], right[3]);
-}
-
 // Of half m of a warp's columns: h into its rows' words; returns it as down's pair sees it.
 template <bool kDrops>
 __device__ void make_h(uint32_t (&h)[2][4], Words& kept, Stage<2, 2>& stage, const TileSum (&terms)[2][2],
@@ -110,8 +102,8 @@ __global__ void __launch_bounds__(kThreads) low_rank_swiglu(GpuLowRankSwiglu cal
     for (int m = 0; m < 2; ++m) {
       const int first = place.warp * kWarpColumns + 16 * m;
       TileSum terms[2][2] = {};
-      make_term(terms[kGate], s_gate, shared.sides[kGate], first, place.lane);
-      make_term(terms[kUp], s_up, shared.sides[kUp], first, place.lane);
+      add_terms(terms[kGate][0], terms[kGate][1], s_gate, shared.sides[kGate], first, place.lane);
+      add_terms(terms[kUp][0], terms[kUp][1], s_up, shared.sides[kUp], first, place.lane);
       Words kept;
       make_h(h, kept, stage, terms, mlp, mask, place, m);
       add_to_sums(s_down, kept, shared.sides[kDown], first, place.lane);
@@ -204,7 +196,7 @@ __global__ void __launch_bounds__(kThreads) low_rank_swiglu_backward(GpuLowRankS
       for (int side = 0; side < kSides; ++side) {
         TileLeft left;
         read_left(left, stage.narrow[side], lane);
-        make_term(terms[side], left, shared.sides[side], first, lane);
+        add_terms(terms[side][0], terms[side][1], left, shared.sides[side], first, lane);
       }
       HalfGradients made;
       differentiate(made, stage, terms, mlp, mask, place, m);
@@ -266,8 +258,6 @@ __global__ void __launch_bounds__(kThreads) add_backward_parts(GpuLowRankSwigluB
   add_column_parts<2>(call.mlp, call.ds_gate_up_NR2, {call.mlp.gate_scaling, call.mlp.up_scaling});
 }
 
-unsigned blocks_for(int64_t work) { return static_cast<unsigned>((work + kThreads - 1) / kThreads); }
-
 }  // namespace
 }  // namespace rankwise
 
@@ -275,7 +265,7 @@ bool rankwise_low_rank_fits_device() {
   int device = 0, bytes = 0;
   cudaGetDevice(&device);
   cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
-  return bytes >= static_cast<int>(sizeof(rankwise::BackwardShared));
+  return bytes >= rankwise::kLowRankSharedBytes;
 }
 
 int64_t rankwise_low_rank_scratch_bytes(int64_t rows, int64_t width) {

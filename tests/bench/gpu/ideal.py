@@ -118,7 +118,7 @@ def row_bytes(facts, tokens, learned):
     _, attention_again, norms_again = recomputed(facts)
     rotated = (facts["num_attention_heads"] + facts["num_key_value_heads"]) * facts["head_dim"]
     swiglu = 3 + 5 + (0 if shares_passes(facts) else 3)  # forward, backward, and h again for dA
-    norms = 2 * (2 + 2 + 4) + 2 * norms_again  # twice forward, again for dA, and backward, which adds to a gradient
+    norms = 2 * (2 + 4) + 2 * norms_again  # twice forward, and backward, which adds to a gradient
     return (
         2 * c * (tokens * layers * norms + learned * 5),
         2 * tokens * layers * rotated * (6 if attention_again else 4),

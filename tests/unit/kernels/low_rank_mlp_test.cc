@@ -13,7 +13,7 @@ struct Shape {
   int64_t rows, width, rank;
   double dropout;
 };
-const Shape kShapes[] = {{1, 32, 8, 0},       {16, 256, 16, 0},     {37, 288, 16, 0.3},  {300, 1536, 8, 0.1},
+const Shape kShapes[] = {{1, 32, 8, 0},       {16, 256, 16, 0},     {37, 544, 16, 0.3},  {300, 1536, 8, 0.1},
                          {1000, 4864, 16, 0}, {5003, 96, 16, 0.05}, {2100, 14336, 16, 0}};
 constexpr double kGateScaling = 2.0, kUpScaling = 0.5;
 
