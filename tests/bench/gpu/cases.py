@@ -176,7 +176,7 @@ SHARDED = [
         share_of=(("8b", 0.98), ("8b-replicate", None)),
     ),
     stored("8b-replicate", 2, "--shape 8b --base replicate --activations save", share_of=(("8b", None),)),
-    stored("8b-resident", 2, "--shape 8b --base shard --activations save --resident-gib 16", share_of=(("8b", None),)),
+    stored("8b-resident", 2, "--shape 8b --base shard --activations save --resident-gib 16", share_of=(("8b", 0.98),)),
     stored("8b-float8", 1, f"{ONE_8B} --base-dtype float8 --activations save"),
     stored(
         "8b-float8-shard", 2, "--shape 8b --base shard --base-dtype float8 --activations save --resident-gib 0",
