@@ -148,12 +148,9 @@ __global__ void __launch_bounds__(kThreads) cross_entropy(GpuCrossEntropy call, 
 
 // Shared memory that a block may ask for, beside what block_reduce has.
 cudaError_t most_held_bytes(const void* kernel, int* bytes) {
-  int device;
   cudaFuncAttributes attributes;
-  if (const auto code = cudaGetDevice(&device)) return code;
-  if (const auto code = cudaDeviceGetAttribute(bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device)) return code;
   if (const auto code = cudaFuncGetAttributes(&attributes, kernel)) return code;
-  *bytes -= static_cast<int>(attributes.sharedSizeBytes);
+  *bytes = device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin) - static_cast<int>(attributes.sharedSizeBytes);
   return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, *bytes);
 }
 

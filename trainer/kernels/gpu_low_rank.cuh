@@ -311,9 +311,7 @@ __device__ inline float2 sum_of_parts(const float* first, int64_t count, int64_t
 
 // In how many parts the rows go: as many as leave the fewest multiprocessors without a block in the last round.
 inline int64_t regions_of(int64_t rows, int64_t stripes) {
-  int device = 0, processors = 1;
-  cudaGetDevice(&device);
-  cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
+  const int64_t processors = std::max(1, device_attribute(cudaDevAttrMultiProcessorCount));
   const int64_t most = std::clamp<int64_t>((rows + kTileRows - 1) / kTileRows, 1, kLowRankMostRegions);
   int64_t best = 1, best_idle = INT64_MAX;
   for (int64_t regions = 1; regions <= most; ++regions) {

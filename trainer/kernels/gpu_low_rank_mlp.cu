@@ -54,7 +54,7 @@ __device__ float sigmoid(float x) { return __fdividef(1.0f, 1.0f + __expf(-x)); 
 // Of half m of a warp's columns: h into its rows' words; returns it as down's pair sees it.
 template <bool kDrops>
 __device__ void make_h(uint32_t (&h)[2][4], Words& kept, Stage<2, 2>& stage, const TileSum (&terms)[2][2],
-                       const GpuLowRankMlp& mlp, const Mask<kDrops>& mask, const Place& place, int m) {
+                       const GpuLowRankMlp& mlp, const Mask<kDrops>& mask, int m) {
 #pragma unroll
   for (int jj = 0; jj < 2; ++jj) {
     const int j = 2 * m + jj;
@@ -105,7 +105,7 @@ __global__ void __launch_bounds__(kThreads) low_rank_swiglu(GpuLowRankSwiglu cal
       add_terms(terms[kGate][0], terms[kGate][1], s_gate, shared.sides[kGate], first, place.lane);
       add_terms(terms[kUp][0], terms[kUp][1], s_up, shared.sides[kUp], first, place.lane);
       Words kept;
-      make_h(h, kept, stage, terms, mlp, mask, place, m);
+      make_h(h, kept, stage, terms, mlp, mask, m);
       add_to_sums(s_down, kept, shared.sides[kDown], first, place.lane);
     }
     leave_sums(shared.sums[round][place.warp], s_down, place.lane);
@@ -127,7 +127,7 @@ struct HalfGradients {
 // Of half m of a warp's columns; gate and up's take their places in the stage, too.
 template <bool kDrops>
 __device__ void differentiate(HalfGradients& made, Stage<3, 3>& stage, const TileSum (&terms)[kSides][2],
-                              const GpuLowRankMlp& mlp, const Mask<kDrops>& mask, const Place& place, int m) {
+                              const GpuLowRankMlp& mlp, const Mask<kDrops>& mask, int m) {
 #pragma unroll
   for (int e = 0; e < 2; ++e) {
     uint2* const gates = own_pair(stage.wide[kGate][e], m);
@@ -199,7 +199,7 @@ __global__ void __launch_bounds__(kThreads) low_rank_swiglu_backward(GpuLowRankS
         add_terms(terms[side][0], terms[side][1], left, shared.sides[side], first, lane);
       }
       HalfGradients made;
-      differentiate(made, stage, terms, mlp, mask, place, m);
+      differentiate(made, stage, terms, mlp, mask, m);
       add_to_sums(reinterpret_cast<TileSum(&)[2]>(ds[0]), made.gate, shared.sides[kGate], first, lane);
       add_to_sums(reinterpret_cast<TileSum(&)[2]>(ds[2]), made.up, shared.sides[kUp], first, lane);
       add_over_rows(over_rows[kGate], m, made.gate, stage.narrow[kGate], lane);
@@ -262,10 +262,7 @@ __global__ void __launch_bounds__(kThreads) add_backward_parts(GpuLowRankSwigluB
 }  // namespace rankwise
 
 bool rankwise_low_rank_fits_device() {
-  int device = 0, bytes = 0;
-  cudaGetDevice(&device);
-  cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
-  return bytes >= rankwise::kLowRankSharedBytes;
+  return rankwise::device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin) >= rankwise::kLowRankSharedBytes;
 }
 
 int64_t rankwise_low_rank_scratch_bytes(int64_t rows, int64_t width) {

@@ -92,6 +92,13 @@ __device__ T block_reduce(T value, T neutral, Combine combine) {
   return warp_reduce(lane < threads() / 32 ? of_warp[lane] : neutral, combine);
 }
 
+// Of the current device; 0 where it cannot be asked.
+inline int device_attribute(cudaDeviceAttr attribute) {
+  int device = 0, value = 0;
+  if (cudaGetDevice(&device) != cudaSuccess) return 0;
+  return cudaDeviceGetAttribute(&value, attribute, device) == cudaSuccess ? value : 0;
+}
+
 // Threads of a block that has `work` pieces to do: rounds of at most `most` threads, evenly filled.
 inline unsigned threads_for(int64_t work, int64_t most) {
   const int64_t rounds = std::max<int64_t>(1, (work + most - 1) / most);
