@@ -76,6 +76,7 @@ class Communicator {
 
   // Each starts an operation on contiguous tensors, which are kept alive until it is over and must not be written
   // before Work::wait() returns. Throws CommError naming rank, operation and bytes.
+  // A shard may lie in its place in `whole`; then it is only read.
   virtual Work all_reduce(at::Tensor& tensor, Reduce op) = 0;               // float32, float64, int32, int64
   virtual Work all_gather(const at::Tensor& shard, at::Tensor& whole) = 0;  // any dtype, as bytes; equal shards
   virtual Work broadcast(at::Tensor& tensor, int root) = 0;                 // any dtype, as bytes

@@ -22,7 +22,7 @@ class LocalCommunicator final : public Communicator {
   Work all_gather(const at::Tensor& shard, at::Tensor& whole) override {
     require_gatherable(shard, whole, 1);
     ++stats_.all_gather_calls;
-    whole.copy_(shard.view_as(whole));
+    if (!is_in_place(shard, whole, 0)) whole.copy_(shard.view_as(whole));
     return {};
   }
   Work broadcast(at::Tensor& tensor, int root) override {

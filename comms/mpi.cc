@@ -129,9 +129,10 @@ class MpiCommunicator final : public Communicator {
     ++stats_.all_gather_calls;
     stats_.all_gather_bytes += whole.nbytes() - shard.nbytes();
     const ByteBlocks blocks(shard.nbytes());
+    const void* const sent = is_in_place(shard, whole, rank_) ? MPI_IN_PLACE : shard.const_data_ptr();
     MPI_Request request;
-    check_call(MPI_Iallgather(shard.data_ptr(), blocks.count(), blocks.type(), whole.data_ptr(), blocks.count(),
-                              blocks.type(), comm_, &request),
+    check_call(MPI_Iallgather(sent, blocks.count(), blocks.type(), whole.data_ptr(), blocks.count(), blocks.type(),
+                              comm_, &request),
                "all_gather", whole.nbytes());
     return work(request, {shard, whole}, "all_gather", whole.nbytes());
   }

@@ -20,6 +20,11 @@ void require_gatherable(const at::Tensor& shard, const at::Tensor& whole, int si
   RW_CHECK(shard.is_contiguous() && whole.is_contiguous(), CommError, "all_gather needs contiguous tensors");
 }
 
+bool is_in_place(const at::Tensor& shard, const at::Tensor& whole, int rank) {
+  return shard.const_data_ptr() ==
+         static_cast<const char*>(whole.const_data_ptr()) + static_cast<size_t>(rank) * shard.nbytes();
+}
+
 void require_broadcastable(const at::Tensor& tensor, int root, int size) {
   RW_CHECK(root >= 0 && root < size, CommError, "broadcast over {} ranks: root {}", size, root);
   RW_CHECK(tensor.is_contiguous(), CommError, "broadcast needs a contiguous tensor");

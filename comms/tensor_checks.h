@@ -1,4 +1,5 @@
-// Private to comms/: what every transport asks of the tensors it is given, in one wording. Each throws CommError.
+// Private to comms/: what every transport asks of the tensors it is given, in one wording. What requires throws
+// CommError.
 #pragma once
 
 #include <string_view>
@@ -13,6 +14,8 @@ namespace rankwise {
 void require_reducible(const at::Tensor& tensor, std::string_view transport);
 // `whole` has room for exactly one shard a rank; both contiguous.
 void require_gatherable(const at::Tensor& shard, const at::Tensor& whole, int size);
+// Whether a shard is its own part of `whole`: nothing of it has to be copied.
+bool is_in_place(const at::Tensor& shard, const at::Tensor& whole, int rank);
 void require_broadcastable(const at::Tensor& tensor, int root, int size);
 
 }  // namespace rankwise

@@ -61,8 +61,8 @@ Kind<ParallelSection> parallel_kind() {
             "The size of such a group in ranks, for `hybrid` alone. `host`: the ranks of one host."),
       field("prefetch", &S::prefetch, integer(0, 64), "Units (blocks) of the base that are gathered ahead of use."),
       field("resident_gib", &S::resident_gib, optional_kind("auto", number({.min = 0, .max = 1e6})),
-            "Memory a rank may use, in GiB, to keep gathered units instead of gathering them again. `auto`: on "
-            "GPUs what the plan leaves free, on CPUs none."),
+            "Memory a rank may use, in GiB, to keep gathered units instead of gathering them again, beyond its own "
+            "parts of them. `auto`: on GPUs what the plan leaves free, on CPUs none."),
       field("activations", &S::activations,
             choice<S::Activations>({{"auto", S::Activations::kAuto},
                                     {"save", S::Activations::kSave},

@@ -83,18 +83,21 @@ void plan_base(MemoryPlan& plan, const Workload& w) {
   for (const auto& unit : spec.units)
     units.push_back(place_unit(unit, group, span_format(w.base_format, unit.pool, w.matrix_bytes)));
   int64_t shard = 0, largest[2] = {0, 0};
-  const auto resident = choose_resident_units(units, gathers(plan.layout) ? plan.layout.resident_bytes : 0);
+  int64_t whole = 0;
+  const bool on_host = plan.layout.cpu_offload;
+  const auto resident = choose_resident_units(units, plan.layout.resident_bytes, on_host);
   std::vector<bool> here(units.size(), !gathers(plan.layout));
   for (size_t u = 0; u < units.size(); ++u) {
-    shard += units[u].shard_bytes();
     here[u] = here[u] || resident[u];
-    if (resident[u]) plan.resident_bytes += units[u].num_bytes();
+    if (resident[u]) whole += units[u].num_bytes();
+    if (resident[u]) plan.resident_bytes += resident_bytes(units[u], on_host);
+    if (!resident[u] || on_host) shard += units[u].shard_bytes();
     auto& pool = largest[static_cast<size_t>(units[u].pool)];
     if (!here[u]) pool = std::max(pool, units[u].num_bytes());
   }
-  (plan.layout.cpu_offload ? plan.host_bytes : bytes_of(plan, TensorKind::kBaseShard)) = shard;
+  (on_host ? plan.host_bytes : bytes_of(plan, TensorKind::kBaseShard)) = shard;
   bytes_of(plan, TensorKind::kBaseShard) += replicated_elements(spec) * w.element_bytes + scale_bytes(w, spec);
-  bytes_of(plan, TensorKind::kGathered) = plan.resident_bytes + largest[0] + (plan.layout.prefetch + 1) * largest[1];
+  bytes_of(plan, TensorKind::kGathered) = whole + largest[0] + (plan.layout.prefetch + 1) * largest[1];
   const auto count = GatherSchedule::count(spec, plan.layout.prefetch, here);
   for (size_t u = 0; u < units.size(); ++u) {
     const int64_t received = units[u].num_bytes() - units[u].shard_bytes();

@@ -60,7 +60,7 @@ struct MemoryPlan {
   int64_t total_bytes = 0;                       // peak of the sum
   int64_t overhead_bytes = 0;                    // beside it, of libraries on a GPU; 0 on CPUs
   int64_t host_bytes = 0;                        // pinned host memory: offloaded shards and inputs of blocks
-  int64_t resident_bytes = 0;                    // units that stay whole, within the gathered
+  int64_t resident_bytes = 0;                    // of the total, what units that stay whole take beyond their shards
   int64_t saved_activation_bytes = 0;            // kept for backward, on the device: within the activations
   int64_t first_gathered_bytes = 0;              // received by one rank in the first micro-batch of a run
   int64_t steady_gathered_bytes = 0;             // in each later one

@@ -109,6 +109,23 @@ TEST_P(CommunicatorContract, AllGatherKeepsEveryByte) {
   });
 }
 
+TEST_P(CommunicatorContract, AShardMayLieInItsPlace) {
+  GetParam().run([&](Communicator& parent) {
+    const auto c = parent.split(0, parent.rank());
+    constexpr int64_t kCount = 4099;
+    at::Tensor gathered = at::zeros({c->size() * kCount}, at::kBFloat16).to(GetParam().device(parent));
+    at::Tensor shared = at::zeros_like(gathered);
+    for (at::Tensor* whole : {&gathered, &shared})
+      whole->narrow(0, c->rank() * kCount, kCount).copy_(pattern(c->rank(), kCount, at::kBFloat16));
+    c->all_gather(gathered.narrow(0, c->rank() * kCount, kCount), gathered).wait();
+    const auto parts = c->share({shared.narrow(0, c->rank() * kCount, kCount)});
+    parts->gather(0, shared).wait();
+    for (const at::Tensor& whole : {gathered, shared})
+      EXPECT_EQ(bytes_of(whole), patterns_of_all(c->size(), kCount, at::kBFloat16));
+    c->finalize();
+  });
+}
+
 TEST_P(CommunicatorContract, BroadcastSendsFromEachRoot) {
   GetParam().run([&](Communicator& c) {
     for (int root = 0; root < c.size(); ++root) {

@@ -71,6 +71,10 @@ int64_t unit_bytes(const FrozenSpec& spec, size_t unit, int64_t width) {
   return place_unit(spec.units[unit], world().size(), plain_format(width)).num_bytes();
 }
 
+int64_t bytes_of_others(const FrozenSpec& spec, size_t unit, int64_t width) {
+  return unit_bytes(spec, unit, width) / world().size() * (world().size() - 1);
+}
+
 // What a rank receives when each unit is gathered this often.
 uint64_t received(const FrozenSpec& spec, const std::vector<int>& times, int64_t width) {
   int64_t bytes = 0;
@@ -149,20 +153,20 @@ TEST_P(GatheredBytes, AreThoseOfThePlanAndOfTheClosedForm) {
   const auto spec = spec_of(tied);
   const auto weights = random_weights(spec);
   const SharedModel model(spec, weights);
-  const int64_t width = 4, block_bytes = unit_bytes(spec, 1, width);
+  const int64_t width = 4;
+  const bool sharded = world().size() > 1;
   // One byte short of a further unit, be it an end (which come first) or a block.
-  const int64_t ends_bytes = resident_blocks == 0 ? 0 : unit_bytes(spec, 0, width) * (tied ? 1 : 2);
-  const int64_t budget = ends_bytes + resident_blocks * block_bytes + (resident_blocks == 0 ? 0 : block_bytes - 1);
+  const int64_t of_end = bytes_of_others(spec, 0, width), of_block = bytes_of_others(spec, 1, width);
+  const int64_t budget = resident_blocks == 0 ? 0 : of_end * (tied ? 1 : 2) + (resident_blocks + 1) * of_block - 1;
 
   std::vector<PlacedUnit> placed;
   for (const auto& unit : spec.units) placed.push_back(place_unit(unit, world().size(), plain_format(width)));
-  const auto resident = choose_resident_units(placed, budget);
+  const auto resident = choose_resident_units(placed, budget, /*cpu_offload=*/false);
   const auto num_resident = std::count(resident.begin(), resident.end(), true);
-  EXPECT_EQ(num_resident, resident_blocks == 0 ? 0 : resident_blocks + (tied ? 1 : 2));
+  EXPECT_EQ(num_resident, resident_blocks == 0 || !sharded ? 0 : resident_blocks + (tied ? 1 : 2));
 
   FrozenStore store(model.files(), spec, all_ranks(),
                     {.dtype = at::kFloat, .prefetch = prefetch, .resident_bytes = budget});
-  const bool sharded = world().size() > 1;
   const auto plan =
       GatherSchedule::count(spec, prefetch, sharded ? resident : std::vector<bool>(resident.size(), true));
   uint64_t expected = received(spec, std::vector<int>(resident.begin(), resident.end()), width);  // once, at the start
@@ -190,10 +194,10 @@ INSTANTIATE_TEST_SUITE_P(FrozenStore, GatheredBytes,
 
 TEST(FrozenStore, HoldsNoMoreThanItsShareAndItsRing) {
   const auto spec = spec_of(false);
-  const SharedModel model(spec, random_weights(spec));
+  const auto weights = random_weights(spec);
+  const SharedModel model(spec, weights);
   const auto before = tensor_memory();
   constexpr int kPrefetch = 2;
-  FrozenStore store(model.files(), spec, all_ranks(), {.dtype = at::kFloat, .prefetch = kPrefetch});
   int64_t base = 0, replicated = 0;
   for (size_t u = 0; u < spec.units.size(); ++u) base += unit_bytes(spec, u, 4);
   for (const auto& vector : spec.replicated) replicated += vector.shape[0] * 4;
@@ -201,9 +205,20 @@ TEST(FrozenStore, HoldsNoMoreThanItsShareAndItsRing) {
     const auto k = static_cast<size_t>(kind);
     return tensor_memory().live_bytes[k] - before.live_bytes[k];
   };
-  EXPECT_EQ(grown(TensorKind::kBaseShard), base / world().size() + replicated);
-  const int64_t ring = (kPrefetch + 1) * unit_bytes(spec, 1, 4) + unit_bytes(spec, 0, 4);
-  EXPECT_EQ(grown(TensorKind::kGathered), world().size() == 1 ? 0 : ring);
+  const bool sharded = world().size() > 1;
+  const int64_t end = unit_bytes(spec, 0, 4), block = unit_bytes(spec, 1, 4);
+  // Both ends and all blocks, both and one block, none: a shard is no copy of what is whole beside it.
+  for (const int64_t resident : {int64_t{1} << 40, 2 * end + block, int64_t{0}}) {
+    const bool both_ends = resident > 0, one_block = resident == 2 * end + block, all = both_ends && !one_block;
+    const int64_t whole = all ? base : one_block ? 2 * end + block : 0;
+    const int64_t ring = all ? 0 : (kPrefetch + 1) * block + (both_ends ? 0 : end);
+    const int64_t budget = resident / world().size() * (world().size() - 1);
+    FrozenStore store(model.files(), spec, all_ranks(),
+                      {.dtype = at::kFloat, .prefetch = kPrefetch, .resident_bytes = budget});
+    EXPECT_EQ(grown(TensorKind::kBaseShard), (sharded ? (base - whole) / world().size() : base) + replicated);
+    EXPECT_EQ(grown(TensorKind::kGathered), sharded ? whole + ring : 0) << resident;
+    visit_both(store, spec, weights, at::kFloat);  // waits for every gather: none keeps its tensors for the next turn
+  }
 }
 
 // Each 4 KiB leaf of each tensor as stored, once.

@@ -97,8 +97,10 @@ void reduce(std::vector<Part>& parts, Reduce op) {
   for (auto& part : parts) part.out.copy_(total);
 }
 
-// Returns the end of what was written. Not memcpy, which must not be given the null pointer of an empty tensor.
+// Returns the end of what was written. Not memcpy, which must not be given the null pointer of an empty tensor, nor a
+// part that lies in its place already.
 char* copy_bytes(const at::Tensor& from, void* to) {
+  if (from.const_data_ptr() == to) return static_cast<char*>(to) + from.nbytes();
   return std::copy_n(static_cast<const char*>(from.const_data_ptr()), from.nbytes(), static_cast<char*>(to));
 }
 

@@ -105,11 +105,13 @@ def test_the_scaling_of_a_host_without_peers(bench):
 
 
 def test_bases_in_other_formats_say_with_what_they_ran(bench):
-    printed = bench("--suite", "sharded-bases", "--only", "8b", "8b-nf4", "8b-nf4-shard", "--rounds", "1")
-    assert [line.split(": ")[1] for line in printed] == ["8b", "8b-nf4", "8b-nf4-shard"]
+    rows = ["8b", "8b-other-gpu", "8b-nf4", "8b-nf4-shard"]
+    printed = bench("--suite", "sharded-bases", "--only", *rows, "--rounds", "1")
+    assert [line.split(": ")[1] for line in printed] == rows
     text = bench.table.read_text()
     assert text.startswith("# Bases in bfloat16, float8 and NF4 sharded over two GPUs\n")
     assert f"bitsandbytes {importlib.metadata.version('bitsandbytes')}" in text.splitlines()[2]
+    assert text.count("-x CUDA_VISIBLE_DEVICES=1 rankwise") == 1
     assert "1.000 x 8b-nf4" in text and "--base shard --base-dtype nf4" in text
 
 

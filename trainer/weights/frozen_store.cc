@@ -19,7 +19,7 @@ namespace rankwise {
 struct FrozenStore::Unit {
   PlacedUnit placed;
   at::Tensor shard;     // [shard_bytes]
-  at::Tensor resident;  // [num_bytes] where the unit stays whole, else undefined
+  at::Tensor resident;  // [num_bytes] where the unit stays whole, else undefined; the shard is a part of it
   at::Tensor scales_R;  // of the rows of all matrices, in float8; else undefined
   Work pending;         // of the resident copy's one gather
 };
@@ -55,35 +55,17 @@ FrozenStore::FrozenStore(std::unique_ptr<WeightSource> source, FrozenSpec spec,
     : spec_(std::move(spec)), group_(std::move(shard_group)), options_(options) {
   std::vector<PlacedUnit> placed;
   for (const auto& unit : spec_.units) placed.push_back(place(unit, group_->size(), options_));
-  for (const auto& unit : placed) units_.push_back({unit, {}, {}, {}, {}});
+  const auto resident = choose_resident_units(placed, options_.resident_bytes, options_.cpu_offload);
+  const TensorScope scope(TensorKind::kGathered);
+  for (size_t u = 0; u < placed.size(); ++u) {
+    at::Tensor whole = resident[u] ? empty_bytes(placed[u].num_bytes(), options_.device) : at::Tensor();
+    units_.push_back({placed[u], {}, std::move(whole), {}, {}});
+  }
   load(*source);
   source.reset();
   share();
-
-  const bool gathers = shards_ != nullptr;
-  const auto resident = choose_resident_units(placed, gathers ? options_.resident_bytes : 0);
-  std::vector<bool> always_here(units_.size(), !gathers);
-  const TensorScope scope(TensorKind::kGathered);
-  std::vector<int64_t> largest(2, 0);
-  for (size_t u = 0; u < units_.size(); ++u) {
-    if (resident[u]) {
-      always_here[u] = true;
-      units_[u].resident = empty_bytes(placed[u].num_bytes(), options_.device);
-      units_[u].pending = shards_->gather(u, units_[u].resident);
-    }
-    if (!always_here[u]) {
-      auto& size = largest[static_cast<size_t>(placed[u].pool)];
-      size = std::max(size, placed[u].num_bytes());
-    }
-  }
-  schedule_ = std::make_unique<GatherSchedule>(spec_, options_.prefetch, always_here);
-  for (const UnitPool pool : {UnitPool::kEnds, UnitPool::kBlocks}) {
-    const auto size = largest[static_cast<size_t>(pool)];
-    auto& slots = pools_.emplace_back();
-    for (int k = 0; size > 0 && k < schedule_->num_slots(pool); ++k)
-      slots.buffers.push_back(empty_bytes(size, options_.device));
-    slots.pending.resize(slots.buffers.size());
-  }
+  gather_residents();
+  make_ring();
 }
 
 void FrozenStore::load(WeightSource& source) {
@@ -105,12 +87,39 @@ void FrozenStore::share() {
                                  : group_->share(std::move(shards));
 }
 
+void FrozenStore::gather_residents() {
+  for (size_t u = 0; u < units_.size(); ++u) {
+    if (units_[u].resident.defined()) units_[u].pending = shards_->gather(u, units_[u].resident);
+  }
+}
+
+void FrozenStore::make_ring() {
+  std::vector<bool> always_here;
+  std::vector<int64_t> largest(2, 0);
+  for (const auto& unit : units_) {
+    always_here.push_back(!shards_ || unit.resident.defined());
+    auto& size = largest[static_cast<size_t>(unit.placed.pool)];
+    if (!always_here.back()) size = std::max(size, unit.placed.num_bytes());
+  }
+  schedule_ = std::make_unique<GatherSchedule>(spec_, options_.prefetch, always_here);
+  for (const UnitPool pool : {UnitPool::kEnds, UnitPool::kBlocks}) {
+    const auto size = largest[static_cast<size_t>(pool)];
+    auto& slots = pools_.emplace_back();
+    for (int k = 0; size > 0 && k < schedule_->num_slots(pool); ++k)
+      slots.buffers.push_back(empty_bytes(size, options_.device));
+    slots.pending.resize(slots.buffers.size());
+  }
+}
+
 BaseFormat FrozenStore::format_of(const PlacedUnit& unit) const {
   return unit.pool == UnitPool::kBlocks ? options_.format : BaseFormat::kPlain;
 }
 
 void FrozenStore::load_unit(WeightSource& source, Unit& unit) {
-  unit.shard = empty_bytes(unit.placed.shard_bytes(), options_.device).zero_();
+  const int64_t bytes = unit.placed.shard_bytes();
+  const bool in_place = unit.resident.defined() && !options_.cpu_offload;
+  unit.shard = in_place ? unit.resident.narrow(0, group_->rank() * bytes, bytes) : empty_bytes(bytes, options_.device);
+  unit.shard.zero_();
   switch (format_of(unit.placed)) {
     case BaseFormat::kPlain:
       load_plain_unit(source, unit.placed, group_->rank(), unit.shard.view(matrix_dtype(options_)));
@@ -228,12 +237,16 @@ std::string_view FrozenStore::transport() const noexcept {
   return shards_ ? shards_->transport() : group_->transport();
 }
 
-std::vector<bool> choose_resident_units(const std::vector<PlacedUnit>& units, int64_t budget_bytes) {
+int64_t resident_bytes(const PlacedUnit& unit, bool cpu_offload) {
+  return unit.num_bytes() - (cpu_offload ? 0 : unit.shard_bytes());
+}
+
+std::vector<bool> choose_resident_units(const std::vector<PlacedUnit>& units, int64_t budget_bytes, bool cpu_offload) {
   std::vector<bool> resident(units.size(), false);
   for (const UnitPool pool : {UnitPool::kEnds, UnitPool::kBlocks}) {
     for (size_t u = 0; u < units.size(); ++u) {
-      const int64_t bytes = units[u].num_bytes();
-      if (units[u].pool != pool || bytes > budget_bytes) continue;
+      const int64_t bytes = resident_bytes(units[u], cpu_offload);
+      if (units[u].pool != pool || bytes == 0 || bytes > budget_bytes) continue;
       resident[u] = true;
       budget_bytes -= bytes;
     }

@@ -43,7 +43,7 @@ struct FrozenStoreOptions {
   std::optional<c10::ScalarType> matrix_dtype = std::nullopt;  // plain ones are stored and gathered in; else dtype
   BaseFormat format = BaseFormat::kPlain;
   int prefetch = 2;            // units gathered ahead
-  int64_t resident_bytes = 0;  // units kept whole after their first gather, within this budget
+  int64_t resident_bytes = 0;  // for units that stay whole, beyond their shards
   c10::Device device = c10::kCPU;
   bool cpu_offload = false;  // shards in pinned host memory, on a CUDA device alone
 };
@@ -89,6 +89,8 @@ class FrozenStore {
   struct Pool;
   void load(WeightSource& source);
   void share();
+  void gather_residents();
+  void make_ring();
   BaseFormat format_of(const PlacedUnit& unit) const;
   at::Tensor spans_of(const WeightHandle& handle);
   void load_unit(WeightSource& source, Unit& unit);
@@ -111,7 +113,11 @@ class FrozenStore {
   CommObserver* observer_ = nullptr;
 };
 
+// What a unit takes that stays whole, beyond its shard, which is a part of it unless it lies in host memory. 0: nothing
+// is ever gathered.
+int64_t resident_bytes(const PlacedUnit& unit, bool cpu_offload);
+
 // Units that stay whole within `budget_bytes`: as many as fit, in the order of their use, ends first.
-std::vector<bool> choose_resident_units(const std::vector<PlacedUnit>& units, int64_t budget_bytes);
+std::vector<bool> choose_resident_units(const std::vector<PlacedUnit>& units, int64_t budget_bytes, bool cpu_offload);
 
 }  // namespace rankwise

@@ -11,6 +11,7 @@ class Case:
     stack: str  # "rankwise" or "peft"
     ranks: int
     arguments: str
+    gpu: int = 0  # the first of the host's that it uses
     tokens_per_second: int = 0  # a GPU, at least
     peak_gib: float = 0  # at most
     first_step_seconds: float = 0  # from the start of the process, at most
@@ -171,9 +172,11 @@ BASES = [
 # The same on two GPUs, beside one.
 SHARDED = [
     stored("8b", 1, f"{ONE_8B} --activations save"),
+    # The two differ, and what they do together has the pace of the slower one.
+    stored("8b-other-gpu", 1, f"{ONE_8B} --activations save", gpu=1, share_of=(("8b", None),)),
     stored(
         "8b-shard", 2, "--shape 8b --base shard --activations save --resident-gib 0",
-        share_of=(("8b", 0.98), ("8b-replicate", None)),
+        share_of=(("8b", 0.98), ("8b-other-gpu", None), ("8b-replicate", None)),
     ),
     stored("8b-replicate", 2, "--shape 8b --base replicate --activations save", share_of=(("8b", None),)),
     stored("8b-resident", 2, "--shape 8b --base shard --activations save --resident-gib 16", share_of=(("8b", 0.98),)),
@@ -190,6 +193,11 @@ SHARDED = [
     stored("70b-shard-float8", 2, "--shape 70b --base shard --base-dtype float8 --activations recompute_block"),
     stored(  # two times 80 GB do not hold it
         "70b-shard", 2, "--shape 70b --base shard --activations recompute_block", tokens_per_second=2_000, peak_gib=120,
+    ),
+    stored(  # these hold it so
+        "70b-shard-tight", 2,
+        "--shape 70b --base shard --activations offload --micro-batch 1 --prefetch 1 --resident-gib 0",
+        tokens_per_second=2_000, peak_gib=120,
     ),
 ]  # fmt: skip
 

@@ -90,7 +90,8 @@ def command_of(case, options):
         arguments[arguments.index("--shape") + 1] = options.shape
     if case.stack == "rankwise":
         launcher = [options.mpirun, "--bind-to", "none", "--oversubscribe", "-np", str(case.ranks)]
-        return [*launcher, options.rankwise.resolve(), "bench", *merged(arguments)]
+        visible = ["-x", f"CUDA_VISIBLE_DEVICES={case.gpu}"] if case.gpu else []
+        return [*launcher, *visible, options.rankwise.resolve(), "bench", *merged(arguments)]
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(case.ranks)]
     return [sys.executable, *(torchrun if case.ranks > 1 else []), HERE / "peft_step.py", *merged(arguments)]
 
@@ -237,7 +238,7 @@ def saved_bytes(measurements, options):
 def wanted_cases(options):
     available = len(gpus()) if options.device == "cuda" else 2
     for case in options.cases:
-        if case.ranks <= available and (not options.only or case.name in options.only):
+        if case.gpu + case.ranks <= available and (not options.only or case.name in options.only):
             yield case
 
 

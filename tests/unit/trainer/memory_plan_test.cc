@@ -63,9 +63,13 @@ struct UnitBytes {
     const int64_t gathered_blocks = std::max<int64_t>(0, num_blocks - blocks - (prefetch + 1));
     return (2 * gathered_blocks * block + (ends == 0 ? 2 * end : 0)) / group * (group - 1);
   }
-  // What a budget of the ring and these residents holds; a pool that is wholly resident has no buffer.
-  int64_t buffers(int64_t ends, int64_t blocks, int prefetch) const {
-    return ends * end + (ends < 2 ? end : 0) + blocks * block + (blocks < num_blocks ? (prefetch + 1) * block : 0);
+  // Beyond the shards, which are parts of the units that stay.
+  int64_t resident(int64_t ends, int64_t blocks, int group) const {
+    return (ends * end + blocks * block) / group * (group - 1);
+  }
+  // A pool that is wholly resident has no buffer.
+  int64_t ring(int64_t ends, int64_t blocks, int prefetch) const {
+    return (ends < 2 ? end : 0) + (blocks < num_blocks ? (prefetch + 1) * block : 0);
   }
 };
 
@@ -85,10 +89,11 @@ class ResidentUnits : public ::testing::TestWithParam<ResidentCase> {
 
   // Ends and blocks that fit, ends preferred: by trying every number of them.
   std::pair<int64_t, int64_t> most_that_fit(int64_t left) const {
-    const int64_t without = units_.buffers(0, 0, GetParam().prefetch);
+    const auto [shape, group, prefetch, policy] = GetParam();
+    left += units_.ring(0, 0, prefetch);
     for (int64_t ends = 2; ends >= 0; --ends) {
       for (int64_t blocks = units_.num_blocks; blocks >= 0; --blocks) {
-        if (units_.buffers(ends, blocks, GetParam().prefetch) - without <= left) return {ends, blocks};
+        if (units_.resident(ends, blocks, group) + units_.ring(ends, blocks, prefetch) <= left) return {ends, blocks};
       }
     }
     return {};
@@ -105,7 +110,7 @@ TEST_P(ResidentUnits, AsManyStayAsFitAndNoMoreIsTaken) {
     const MemoryPlan plan = choose_layout(w_, wishes_, static_cast<int64_t>(available));
     ASSERT_LE(needed_bytes(plan), usable) << percent;
     const auto [ends, blocks] = most_that_fit(left);
-    EXPECT_EQ(plan.resident_bytes, ends * units_.end + blocks * units_.block) << percent;
+    EXPECT_EQ(plan.resident_bytes, units_.resident(ends, blocks, GetParam().world_size)) << percent;
     EXPECT_EQ(plan.steady_gathered_bytes, units_.received(ends, blocks, GetParam().world_size, GetParam().prefetch))
         << percent;
     EXPECT_LE(plan.steady_gathered_bytes, received_before) << percent;
@@ -141,10 +146,24 @@ TEST(MemoryPlan, OffloadedShardsLieInHostMemoryAndTheRingOnTheDevice) {
     const auto shard = static_cast<size_t>(TensorKind::kBaseShard), ring = static_cast<size_t>(TensorKind::kGathered);
     EXPECT_EQ(plan.host_bytes, (units.num_blocks * units.block + 2 * units.end) / ranks);
     EXPECT_EQ(plan.bytes[shard], kept.bytes[shard] - plan.host_bytes);
-    EXPECT_EQ(plan.bytes[ring], units.buffers(0, 0, 2)) << "also of a group of one";
+    EXPECT_EQ(plan.bytes[ring], units.ring(0, 0, 2)) << "also of a group of one";
     EXPECT_EQ(plan.steady_gathered_bytes, kept.steady_gathered_bytes) << "of other ranks";
     EXPECT_EQ(kept.host_bytes, 0);
   }
+}
+
+TEST(MemoryPlan, WhatStaysWholeTakesNoMoreThanTheBaseOnEveryRank) {
+  const Workload w = workload("8b", c10::kCUDA);
+  const Layout everything{2, 2, 2, int64_t{1} << 50, kSave};
+  Layout replicate = everything;
+  replicate.shard_group_size = 1;
+  EXPECT_EQ(plan_memory(w, everything).total_bytes, plan_memory(w, replicate).total_bytes);
+  EXPECT_EQ(plan_memory(w, replicate).resident_bytes, 0) << "nothing is gathered";
+  Layout from_host = everything;
+  from_host.cpu_offload = true;
+  const MemoryPlan plan = plan_memory(w, from_host);
+  EXPECT_EQ(plan.total_bytes, plan_memory(w, replicate).total_bytes);
+  EXPECT_EQ(plan.resident_bytes, 2 * plan.host_bytes) << "whole, beside half of it in host memory";
 }
 
 TEST(MemoryPlan, OffloadedInputsLieInHostMemoryButForTwo) {
