@@ -35,11 +35,12 @@ Address on_this_host() {
   return address;
 }
 
+// A part may lie anywhere in its allocation, of which the allocator knows the start alone.
 Address address_of(const at::Tensor& part, Address address) {
   try {
-    const allocator::ShareableHandle shared = allocator::shareIpcHandle(part.data_ptr());
+    const allocator::ShareableHandle shared = allocator::shareIpcHandle(part.storage().mutable_data());
     if (shared.handle.size() > sizeof(address.handle)) return address;
-    address.offset = shared.offset;
+    address.offset = shared.offset + part.storage_offset() * static_cast<int64_t>(part.element_size());
     address.handle_bytes = shared.handle.size();
     std::memcpy(address.handle, shared.handle.data(), shared.handle.size());
   } catch (const c10::Error&) {  // this driver or runtime has no IPC: nothing to share

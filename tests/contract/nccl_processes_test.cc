@@ -42,5 +42,27 @@ TEST(PeerParts, AreReadFromTheOtherProcessesUnlessThatIsSwitchedOff) {
   }
 }
 
+// As the units of a base that stay are beside those that are gathered again.
+TEST(PeerParts, MayLieInTheirPlaceInTheWhole) {
+  if (const auto reason = missing_devices(world().local_size()); !reason.empty()) GTEST_SKIP() << reason;
+  if (world().size() == 1) GTEST_SKIP() << "one rank has no peers";
+  constexpr int64_t kCount = 70'001;
+  const auto communicator = on_devices(/*peer_copies=*/true);
+  const auto options =
+      at::TensorOptions().device(c10::kCUDA, static_cast<c10::DeviceIndex>(world().local_rank())).dtype(at::kInt);
+  at::Tensor whole = at::zeros({world().size(), kCount}, options), gathered = at::zeros_like(whole);
+  at::Tensor expected = at::zeros_like(whole);
+  for (int r = 0; r < world().size(); ++r) expected.select(0, r).copy_(at::arange(kCount, options).add_(r * 7));
+  whole.select(0, world().rank()).copy_(expected.select(0, world().rank()));
+  const at::Tensor apart = expected.select(0, world().rank()).neg();
+  const auto shared = communicator->share({whole.select(0, world().rank()), apart});
+  EXPECT_EQ(shared->transport(), "peer");
+  shared->gather(0, whole).wait();
+  shared->gather(1, gathered).wait();
+  EXPECT_TRUE(whole.equal(expected));
+  EXPECT_TRUE(gathered.equal(expected.neg()));
+  communicator->finalize();
+}
+
 }  // namespace
 }  // namespace rankwise::testing

@@ -44,11 +44,18 @@ def test_the_same_losses(new_run, reference, ranks, parallel, comms):
 
 @pytest.mark.parametrize("ranks", [2])
 @pytest.mark.parametrize(
-    "flags, transport", [([], "peer"), (["--no-peer-copies"], "nccl"), (["--cpu-offload"], "nccl")]
+    "flags, transport",
+    [
+        ([], "peer"),
+        (["--resident-gib", 0.001, "--prefetch", 0], "peer"),  # some units stay
+        (["--no-peer-copies"], "nccl"),
+        (["--cpu-offload"], "nccl"),
+    ],
 )
 def test_received_bytes_are_the_plans(tmp_path, ranks, flags, transport):
     steps = ["--micro-batch", 2, "--sequence-length", 256, "--steps", 3, "--warm-up", 2]
-    shape = ["--shape", "tiny", "--base", "shard", "--resident-gib", 0]
+    residents = [] if "--resident-gib" in flags else ["--resident-gib", 0]
+    shape = ["--shape", "tiny", "--base", "shard", *residents]
     result = printed_json(run(tmp_path, ranks, "bench", *shape, *steps, *flags, timeout=120))
     assert result["gather_transport"] == transport
     assert result["gathered_bytes_per_micro_batch"] == result["planned_gathered_bytes"] > 0
