@@ -112,9 +112,9 @@ Work PeerParts::gather(size_t index, at::Tensor& whole) {
   free_to_write.record(c10::cuda::getCurrentCUDAStream(device_));
   auto done = std::make_shared<std::vector<c10::cuda::CUDAEvent>>(sources_.size());
   for (size_t r = 0; r < sources_.size(); ++r) {
-    char* const target = static_cast<char*>(whole.mutable_data_ptr()) + r * part.nbytes();
-    if (target == sources_[r][index].data) continue;  // our own, which lies in its place
+    if (is_in_place(part, whole, static_cast<int>(r))) continue;
     free_to_write.block(streams_[r]);
+    char* const target = static_cast<char*>(whole.mutable_data_ptr()) + r * part.nbytes();
     C10_CUDA_CHECK(cudaMemcpyAsync(target, sources_[r][index].data, part.nbytes(), cudaMemcpyDeviceToDevice,
                                    streams_[r].stream()));
     (*done)[r].record(streams_[r]);
