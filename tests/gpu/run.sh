@@ -2,7 +2,8 @@
 # What only a GPU can show: the C++ tests that need one, parity with PEFT, whole runs and tests/gpu/, a GPU for each rank.
 # What finds too few of them here skips, and says so. The programs lie in RANKWISE_BUILD: a build, or the folder that an
 # archive of `tools/bundle.sh --tests` unpacks to, which holds this script too; there it needs a python3 with torch,
-# transformers, peft, tokenizers, pyyaml and pytest, and mpirun unless the archive brings it.
+# transformers, peft, tokenizers, pyyaml and pytest, and mpirun unless the archive brings it. With pytest-xdist four tests
+# share the GPUs at a time.
 set -uo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 cd "$root" || exit
@@ -40,7 +41,9 @@ for program in "${programs[@]}"; do
     *) run "$name" "$program" ;;
   esac
 done
-run pytest python3 -m pytest -q -rs "$@" "${PYTHON_TESTS[@]}" tests/gpu/test_*.py
+at_a_time=()
+if python3 -c 'import xdist' &>/dev/null; then at_a_time=(--numprocesses 4 --dist worksteal); fi
+run pytest python3 -m pytest -q -rs "${at_a_time[@]}" "$@" "${PYTHON_TESTS[@]}" tests/gpu/test_*.py
 
 if ((status != 0)); then
   echo "test-gpu: failed on a host with $gpus GPU(s): ${failed[*]}" >&2

@@ -12,8 +12,9 @@ sys.path.insert(0, str(ROOT / "tests/support"))
 import gpus  # noqa: E402
 
 PYTHON = """#!/bin/sh
-case $1 in
-  -c) echo $GPUS ;;
+case "$*" in
+  *"import xdist") exit $NO_XDIST ;;
+  -c*) echo $GPUS ;;
   *) echo "on $RANKWISE_TEST_DEVICE: $*" ;;
 esac
 """
@@ -32,13 +33,13 @@ def script(path, text):
 def run(tmp_path):
     """Runs the script over programs that exit with the given codes, on a host that says it has so many GPUs."""
 
-    def run_with(gpus_here, **codes):
+    def run_with(gpus_here, no_xdist=0, **codes):
         script(tmp_path / "bin/python3", PYTHON)
         script(tmp_path / "bin/mpirun", MPIRUN)
         for name, code in codes.items():
             script(tmp_path / f"gpu_tests/{name}", f"#!/bin/sh\nexit {code}\n")
         path = f"{tmp_path}/bin:/usr/bin:/bin"
-        environment = {"PATH": path, "RANKWISE_BUILD": str(tmp_path), "GPUS": str(gpus_here)}
+        environment = {"PATH": path, "RANKWISE_BUILD": str(tmp_path), "GPUS": str(gpus_here), "NO_XDIST": str(no_xdist)}
         return subprocess.run([ROOT / "tests/gpu/run.sh"], env=environment, capture_output=True, text=True)
 
     return run_with
@@ -51,6 +52,12 @@ def test_programs_and_python_tests_run_on_gpus(run):
     assert lines[:3] == ["==== contract", "==== kernels", "==== pytest"]
     assert lines[3].startswith("on cuda: -m pytest") and "tests/parity/test_model_parity.py" in lines[3]
     assert lines[4] == "test-gpu: passed on 2 GPU(s); what needs more was skipped"
+
+
+@pytest.mark.parametrize("no_xdist", [0, 1])
+def test_four_tests_share_the_gpus_where_the_host_can(run, no_xdist):
+    pytest_line = run(1, no_xdist, contract=0).stdout.splitlines()[2]
+    assert ("--numprocesses 4" in pytest_line) == (not no_xdist)
 
 
 def test_programs_of_several_ranks_run_on_each_number_of_them(run, tmp_path):
