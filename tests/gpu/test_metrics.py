@@ -7,6 +7,7 @@ import pytest
 
 LONG = dict(max_steps=5000, save_steps=0)
 STEPS = "rankwise_train_steps_total"
+KEPT = ("base_shard", "adapter", "gradients", "optimizer")
 
 
 def uuids_of_the_driver():
@@ -32,6 +33,9 @@ def test_the_page_of_a_run_on_gpus(new_run, ranks):
             page[f'rankwise_memory_bytes{{kind="{kind}",rank="{rank}"}}'] for kind in ("allocator", "reserved")
         )
         assert 0 < used <= reserved
+        kept = [page[f'rankwise_memory_bytes{{kind="{kind}",rank="{rank}"}}'] for kind in KEPT]
+        assert all(bytes > 0 for bytes in kept) and sum(kept) < used, (kept, used)
+        assert (page[f'rankwise_memory_bytes{{kind="gathered",rank="{rank}"}}'] > 0) == (ranks > 1)
         assert page[f'rankwise_allocator_retries_total{{rank="{rank}"}}'] == 0
         phases = seconds_by_phase(page, rank)
         assert all(phases[phase] > 0 for phase in ("data", "forward", "backward", "optimizer")), phases

@@ -18,8 +18,9 @@ namespace rankwise {
 
 struct FrozenStore::Unit {
   PlacedUnit placed;
+  bool stays = false;   // whole
   at::Tensor shard;     // [shard_bytes]
-  at::Tensor resident;  // [num_bytes] where the unit stays whole, else undefined; the shard is a part of it
+  at::Tensor resident;  // [num_bytes] where it stays, else undefined; the shard is a part of it, or in host memory
   at::Tensor scales_R;  // of the rows of all matrices, in float8; else undefined
   Work pending;         // of the resident copy's one gather
 };
@@ -42,6 +43,17 @@ at::Tensor empty_bytes(int64_t count, at::Device device) {
   return at::empty({count}, at::TensorOptions().dtype(at::kByte).device(device));
 }
 
+at::Tensor resident_buffer(const PlacedUnit& unit, at::Device device) {
+  const TensorScope scope(TensorKind::kGathered);
+  return empty_bytes(unit.num_bytes(), device);
+}
+
+int64_t num_rows(const PlacedUnit& unit) {
+  int64_t rows = 0;
+  for (const auto& matrix : unit.matrices) rows += matrix.shape[0];
+  return rows;
+}
+
 }  // namespace
 
 FrozenStore::~FrozenStore() = default;
@@ -56,27 +68,23 @@ FrozenStore::FrozenStore(std::unique_ptr<WeightSource> source, FrozenSpec spec,
   std::vector<PlacedUnit> placed;
   for (const auto& unit : spec_.units) placed.push_back(place(unit, group_->size(), options_));
   const auto resident = choose_resident_units(placed, options_.resident_bytes, options_.cpu_offload);
-  const TensorScope scope(TensorKind::kGathered);
-  for (size_t u = 0; u < placed.size(); ++u) {
-    at::Tensor whole = resident[u] ? empty_bytes(placed[u].num_bytes(), options_.device) : at::Tensor();
-    units_.push_back({placed[u], {}, std::move(whole), {}, {}});
-  }
-  load(*source);
-  source.reset();
+  for (size_t u = 0; u < placed.size(); ++u) units_.push_back({placed[u], resident[u], {}, {}, {}, {}});
+  load(std::move(source));
   share();
   gather_residents();
   make_ring();
 }
 
-void FrozenStore::load(WeightSource& source) {
+void FrozenStore::load(std::unique_ptr<WeightSource> source) {
   const TensorScope scope(TensorKind::kBaseShard);
-  for (auto& unit : units_) load_unit(source, unit);
-  load_replicated(source);
-  nonfinite_ = source.nonfinite_tensors();
-  at::Tensor sum = at::full({1}, static_cast<int64_t>(source.fingerprint()),
+  for (auto& unit : units_) load_unit(*source, unit);
+  load_replicated(*source);
+  nonfinite_ = source->nonfinite_tensors();
+  at::Tensor sum = at::full({1}, static_cast<int64_t>(source->fingerprint()),
                             at::TensorOptions().dtype(at::kLong).device(options_.device));
   group_->all_reduce(sum, Reduce::kSum).wait();
   fingerprint_ = static_cast<uint64_t>(sum.item<int64_t>());
+  source.reset();  // with what it has on the device, while the scope counts
 }
 
 void FrozenStore::share() {
@@ -89,15 +97,19 @@ void FrozenStore::share() {
 
 void FrozenStore::gather_residents() {
   for (size_t u = 0; u < units_.size(); ++u) {
-    if (units_[u].resident.defined()) units_[u].pending = shards_->gather(u, units_[u].resident);
+    Unit& unit = units_[u];
+    if (!unit.stays) continue;
+    if (!unit.resident.defined()) unit.resident = resident_buffer(unit.placed, options_.device);
+    unit.pending = shards_->gather(u, unit.resident);
   }
 }
 
 void FrozenStore::make_ring() {
+  const TensorScope scope(TensorKind::kGathered);
   std::vector<bool> always_here;
   std::vector<int64_t> largest(2, 0);
   for (const auto& unit : units_) {
-    always_here.push_back(!shards_ || unit.resident.defined());
+    always_here.push_back(!shards_ || unit.stays);
     auto& size = largest[static_cast<size_t>(unit.placed.pool)];
     if (!always_here.back()) size = std::max(size, unit.placed.num_bytes());
   }
@@ -115,11 +127,20 @@ BaseFormat FrozenStore::format_of(const PlacedUnit& unit) const {
   return unit.pool == UnitPool::kBlocks ? options_.format : BaseFormat::kPlain;
 }
 
-void FrozenStore::load_unit(WeightSource& source, Unit& unit) {
+// In its place in the whole where the unit stays.
+void FrozenStore::make_shard(Unit& unit) {
   const int64_t bytes = unit.placed.shard_bytes();
-  const bool in_place = unit.resident.defined() && !options_.cpu_offload;
-  unit.shard = in_place ? unit.resident.narrow(0, group_->rank() * bytes, bytes) : empty_bytes(bytes, options_.device);
+  if (unit.stays && !options_.cpu_offload) {
+    unit.resident = resident_buffer(unit.placed, options_.device);
+    unit.shard = unit.resident.narrow(0, group_->rank() * bytes, bytes);
+  } else {
+    unit.shard = empty_bytes(bytes, options_.device);
+  }
   unit.shard.zero_();
+}
+
+void FrozenStore::load_unit(WeightSource& source, Unit& unit) {
+  make_shard(unit);
   switch (format_of(unit.placed)) {
     case BaseFormat::kPlain:
       load_plain_unit(source, unit.placed, group_->rank(), unit.shard.view(matrix_dtype(options_)));
@@ -128,7 +149,8 @@ void FrozenStore::load_unit(WeightSource& source, Unit& unit) {
       load_nf4_unit(source, unit.placed, *group_, unit.shard);
       break;
     case BaseFormat::kFloat8:
-      unit.scales_R = load_float8_unit(source, unit.placed, *group_, unit.shard).clone();
+      unit.scales_R = at::empty({num_rows(unit.placed)}, unit.shard.options().dtype(at::kFloat));
+      load_float8_unit(source, unit.placed, *group_, unit.shard, unit.scales_R);
       break;
   }
   if (options_.cpu_offload) unit.shard = pinned_copy(unit.shard);

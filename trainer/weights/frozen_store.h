@@ -87,12 +87,13 @@ class FrozenStore {
  private:
   struct Unit;
   struct Pool;
-  void load(WeightSource& source);
+  void load(std::unique_ptr<WeightSource> source);
   void share();
   void gather_residents();
   void make_ring();
   BaseFormat format_of(const PlacedUnit& unit) const;
   at::Tensor spans_of(const WeightHandle& handle);
+  void make_shard(Unit& unit);
   void load_unit(WeightSource& source, Unit& unit);
   void load_replicated(WeightSource& source);
   void wait_for(Work& work);

@@ -123,20 +123,23 @@ void TensorLoader::load(const std::string& name, int64_t begin, at::Tensor out, 
   const int64_t first_byte = begin * width, num_bytes = out.numel() * width;
   const bool here = out.is_cpu();
   bool finite = true;
+  at::Tensor spoiled = here ? at::Tensor() : at::zeros({}, out.options().dtype(at::kBool));
   for (int64_t done = 0, bytes = 0; done < num_bytes; done += bytes) {
     Staging& staging = next_staging(out.device());
     bytes = std::min(staging.bytes.numel(), num_bytes - done);
     const Range range{name, first_byte + done, counted};
     fingerprint_ += here ? read(range, staging.span(bytes)) : read_in_parts(range, staging.span(bytes));
     const at::Tensor stored = staging.bytes.narrow(0, 0, bytes).view(stored_type);
-    finite = finite && (!here || all_finite(stored));
-    out.narrow(0, done / width, bytes / width).copy_(stored, /*non_blocking=*/!here);
+    const at::Tensor part = out.narrow(0, done / width, bytes / width);
+    part.copy_(stored, /*non_blocking=*/!here);
     if (staging.copied) staging.copied->record(current_stream(out.device()));
+    if (here) finite = finite && all_finite(stored);
+    if (!here) spoiled.logical_or_(at::isfinite(part).logical_not_().any());
   }
   if (!finite) ++nonfinite_;
   if (here) return;
   if (!nonfinite_there_.defined()) nonfinite_there_ = at::zeros({}, out.options().dtype(at::kLong));
-  nonfinite_there_.add_(at::isfinite(out).logical_not_().any());
+  nonfinite_there_.add_(spoiled);
 }
 
 int64_t TensorLoader::nonfinite_tensors() const {

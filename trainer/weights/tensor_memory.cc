@@ -10,6 +10,7 @@
 #include <atomic>
 #include <climits>
 #include <exception>
+#include <numeric>
 #include <optional>
 #include <utility>
 
@@ -103,7 +104,10 @@ c10::CachingDeviceAllocator::DeviceStats device_stats() {
   return c10::getDeviceAllocator(counted_device->type())->getDeviceStats(counted_device->index());
 }
 
-int64_t live_device_bytes() { return device_stats().allocated_bytes[kAggregate].current; }
+int64_t kept_bytes() { return std::accumulate(kept_on_device.begin(), kept_on_device.end(), int64_t{0}); }
+
+// What no scope that has ended keeps: a scope that encloses another does not count what is the other's.
+int64_t unkept_device_bytes() { return device_stats().allocated_bytes[kAggregate].current - kept_bytes(); }
 
 TensorMemory device_memory() {
   const auto stats = device_stats();
@@ -113,11 +117,10 @@ TensorMemory device_memory() {
                       .reserved_bytes = reserved.current,
                       .peak_reserved_bytes = reserved.peak,
                       .num_retries = stats.num_alloc_retries};
-  int64_t kept = 0;
-  for (size_t k = 0; k < kNumTensorKinds; ++k) kept += memory.live_bytes[k] = memory.peak_bytes[k] = kept_on_device[k];
+  for (size_t k = 0; k < kNumTensorKinds; ++k) memory.live_bytes[k] = memory.peak_bytes[k] = kept_on_device[k];
   constexpr auto kActivations = static_cast<size_t>(TensorKind::kActivations);
-  memory.live_bytes[kActivations] = bytes.current - kept;
-  memory.peak_bytes[kActivations] = bytes.peak - kept;
+  memory.live_bytes[kActivations] += bytes.current - kept_bytes();
+  memory.peak_bytes[kActivations] += bytes.peak - kept_bytes();
   return memory;
 }
 
@@ -160,11 +163,11 @@ std::optional<TensorKind> kind_left_by_exception() { return left_by_exception; }
 TensorScope::TensorScope(TensorKind kind)
     : outer_(std::exchange(current_kind, kind)), exceptions_before_(std::uncaught_exceptions()) {
   if (exceptions_before_ == 0) left_by_exception.reset();
-  if (counted_device) device_bytes_before_ = live_device_bytes();
+  if (counted_device) unkept_before_ = unkept_device_bytes();
 }
 
 TensorScope::~TensorScope() {
-  if (counted_device) kept_on_device[static_cast<size_t>(current_kind)] += live_device_bytes() - device_bytes_before_;
+  if (counted_device) kept_on_device[static_cast<size_t>(current_kind)] += unkept_device_bytes() - unkept_before_;
   if (std::uncaught_exceptions() > exceptions_before_ && !left_by_exception) left_by_exception = current_kind;
   current_kind = outer_;
 }

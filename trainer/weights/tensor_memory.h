@@ -35,7 +35,7 @@ struct TensorMemory {
 
 void install_tensor_memory();  // once, before the first tensor; later tensors are counted
 // From now on the figures are those of this device's tensors. A kind has what was allocated and kept while a
-// TensorScope of it lived; what is left of the total are activations.
+// TensorScope of it was the innermost; what is left of the total are activations.
 void count_device_memory(c10::Device device);
 TensorMemory tensor_memory();        // thread-safe
 c10::Device tensor_memory_device();  // whose figures they are
@@ -56,7 +56,7 @@ class TensorScope {
  private:
   TensorKind outer_;
   int exceptions_before_;
-  int64_t device_bytes_before_ = 0;
+  int64_t unkept_before_ = 0;
 };
 
 }  // namespace rankwise

@@ -81,13 +81,13 @@ void load_nf4_unit(WeightSource& source, const PlacedUnit& unit, Communicator& g
 }
 
 // Matrix by matrix, all ranks each of them, as a rank's values are held until the ranks know the largest.
-at::Tensor load_float8_unit(WeightSource& source, const PlacedUnit& unit, Communicator& group,
-                            const at::Tensor& shard) {
+void load_float8_unit(WeightSource& source, const PlacedUnit& unit, Communicator& group, const at::Tensor& shard,
+                      const at::Tensor& scales_R) {
   const TensorScope scope(TensorKind::kActivations);
   require_all(source, unit);
   std::vector<Part> parts(unit.matrices.size());  // empty where this rank has none
   for (const auto& part : parts_of(unit, group.rank())) parts[part.matrix] = part;
-  std::vector<at::Tensor> scales;
+  int64_t first_row = 0;
   for (size_t m = 0; m < parts.size(); ++m) {
     const auto& shape = unit.matrices[m].shape;
     at::Tensor maxima_O = at::zeros({shape[0]}, shard.options().dtype(at::kFloat));
@@ -98,9 +98,9 @@ at::Tensor load_float8_unit(WeightSource& source, const PlacedUnit& unit, Commun
     }
     group.all_reduce(maxima_O, Reduce::kMax).wait();
     if (parts[m].count > 0) shard.narrow(0, parts[m].place, parts[m].count).copy_(float8_codes(values, maxima_O));
-    scales.push_back(float8_scales(maxima_O));
+    scales_R.narrow(0, first_row, shape[0]).copy_(float8_scales(maxima_O));
+    first_row += shape[0];
   }
-  return at::cat(scales);
 }
 
 }  // namespace rankwise

@@ -16,7 +16,8 @@ void load_plain_unit(WeightSource& source, const PlacedUnit& unit, int rank, con
 // `shard`: bytes [shard_bytes]. Collective over the shard group, which sums what the offset of a matrix is the mean of.
 void load_nf4_unit(WeightSource& source, const PlacedUnit& unit, Communicator& group, const at::Tensor& shard);
 
-// The same of codes in float8, whose scales every rank gets whole: [rows of all matrices], in their order.
-at::Tensor load_float8_unit(WeightSource& source, const PlacedUnit& unit, Communicator& group, const at::Tensor& shard);
+// The same of codes in float8, whose scales every rank gets whole: `scales_R`, [rows of all matrices], in their order.
+void load_float8_unit(WeightSource& source, const PlacedUnit& unit, Communicator& group, const at::Tensor& shard,
+                      const at::Tensor& scales_R);
 
 }  // namespace rankwise
