@@ -15,7 +15,7 @@ enum class ExitCode : int {
   kNoInput = 66,        // an input file is not there
   kUnavailable = 69,    // no peer or device
   kInternal = 70,       // a bug, or corrupted state
-  kCommunication = 71,  // watchdog, lost peer
+  kCommunication = 71,  // watchdog, lost peer, or one whose numbers changed
   kCannotWrite = 73,    // output cannot be created
   kIo = 74,             // a read or write failed
   kStopped = 75,        // stopped on request after saving; resumable

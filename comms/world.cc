@@ -157,13 +157,17 @@ void World::agree(std::string_view what, const std::function<void()>& part) {
                     alike ? messages[0] : fmt::format("rank {} on {}: {}", first, hosts[first], messages[first]));
 }
 
-void World::require_equal(std::string_view what, std::string_view text) {
+Dissent World::compare(std::string_view text) {
   const auto hashes = gather_strings(fmt::format("{:016x}", hash64(text)));
-  const int right = first_with_most(hashes);
-  std::vector<int> different;
+  Dissent dissent{.right = first_with_most(hashes), .different = {}};
   for (int r = 0; r < size_; ++r) {
-    if (hashes[r] != hashes[right]) different.push_back(r);
+    if (hashes[r] != hashes[dissent.right]) dissent.different.push_back(r);
   }
+  return dissent;
+}
+
+void World::require_equal(std::string_view what, std::string_view text) {
+  const auto [right, different] = compare(text);
   if (different.empty()) return;
   throw AgreedError(ExitCode::kBadConfig,
                     fmt::format("{} of rank(s) {} differs from rank {}'s; give every rank the same", what,

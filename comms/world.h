@@ -20,6 +20,12 @@ struct AgreedError : Error {
   AgreedError(ExitCode code, const std::string& message) : Error(code, message) {}
 };
 
+// Whose text differs from that of most ranks, of which `right` is the first.
+struct Dissent {
+  int right = 0;
+  std::vector<int> different;
+};
+
 // Construct once, in main, before any other thread starts. Without a launcher (no mpirun, no srun) MPI is not started
 // at all and the world is this process alone. Throws CommError where the launcher says N ranks and MPI says 1 (a binary
 // linked to another MPI than mpirun's).
@@ -57,8 +63,10 @@ class World {
   // of the lowest rank that failed, with that rank and host named unless all ranks failed alike.
   void agree(std::string_view what, const std::function<void()>& part);
 
-  // Collective. Throws an AgreedError (78) that names `what` and the ranks whose text differs from that of most; where
-  // as many have one as another, from the lowest rank's.
+  // Collective. Where as many ranks have one text as another, the lowest rank's is right.
+  Dissent compare(std::string_view text);
+
+  // Collective. Throws an AgreedError (78) that names `what` and the ranks whose text differs.
   void require_equal(std::string_view what, std::string_view text);
 
   // Collective. Every rank's text, in rank order.

@@ -122,6 +122,7 @@ struct TrainSection {
   int64_t save_steps = 100;  // 0: at the end only; never more than max_steps
   int64_t save_total_limit = 3;
   int64_t max_nonfinite_steps = 3;
+  int64_t integrity_check_steps = 50;  // 0: never
   bool operator==(const TrainSection&) const = default;
 };
 

@@ -62,6 +62,10 @@ std::vector<Field<TrainSection>> loop_fields() {
       field(
           "max_nonfinite_steps", &S::max_nonfinite_steps, integer(0),
           "Steps in a row that may be skipped because the loss or the gradient is not finite; one more ends the run."),
+      field("integrity_check_steps", &S::integrity_check_steps, integer(0),
+            "Every so many steps, and before each checkpoint, ranks compare their adapters and moments bit by bit, and "
+            "say whether their part of the base is what was loaded: each step looks at a slice of it, a checkpoint at "
+            "all. A rank that is wrong is named and ends the run. 0: never."),
   };
 }
 

@@ -131,6 +131,9 @@ struct Metrics::Impl {
   Counter& nonfinite_steps =
       of_run.counter("rankwise_train_nonfinite_steps_total",
                      "Steps whose loss or gradient was not finite and whose update was left out");
+  Counter& integrity_checks =
+      of_run.counter("rankwise_train_integrity_checks_total",
+                     "Times that all ranks' adapters and moments were found equal, and no change of the base");
   Counter& samples = of_run.counter("rankwise_train_samples_total", "Training samples seen, all ranks");
   Counters<3> tokens = of_run.counters("rankwise_train_tokens_total",
                                        "Tokens of training samples (input), those with a loss (target), and padding",
@@ -187,6 +190,8 @@ const char* name_of(MemoryKind kind) { return kMemoryKinds[index(kind)]; }
 
 Metrics::Metrics(const Options& options) : impl_(std::make_unique<Impl>(options)) {}
 Metrics::~Metrics() = default;
+
+void Metrics::observe_integrity_check() { impl_->integrity_checks.Increment(); }
 
 void Metrics::observe_step(const StepMetrics& step) {
   impl_->steps.Increment();

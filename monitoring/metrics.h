@@ -61,6 +61,7 @@ class Metrics {
   Metrics& operator=(const Metrics&) = delete;
 
   void observe_step(const StepMetrics& step);
+  void observe_integrity_check();  // that found nothing wrong
   // 0 .. 1; of steps, or of epochs where the number of steps is not known.
   void set_progress_ratio(double ratio);
   // While active, a rankwise_train_last_step_timestamp_seconds that stands still means a stalled run. Becoming active

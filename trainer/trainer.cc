@@ -13,6 +13,7 @@
 #include "trainer/checkpoint/run_directory.h"
 #include "trainer/config_mapping.h"
 #include "trainer/data/batcher.h"
+#include "trainer/integrity_check.h"
 #include "trainer/lora/match_report.h"
 #include "trainer/run_fingerprint.h"
 #include "trainer/weights/tensor_memory.h"
@@ -95,6 +96,7 @@ void Trainer::load_model() {
   model_ = std::make_unique<FrozenModel>(config_.model.path, std::move(shard_group), options);
   model_->store.observe_waits(&clock_);
   world_.require_equal("the base model", fmt::format("{:016x}", model_->store.fingerprint()));
+  if (config_.train.integrity_check_steps > 0) base_check_ = std::make_unique<BaseCheck>(model_->store.held());
   const auto nonfinite = world_.gather_strings(std::to_string(model_->store.nonfinite_tensors()));
   if (std::ranges::any_of(nonfinite, [](const std::string& count) { return count != "0"; })) {
     reporter_.note(fmt::format("warning: {}: weights that are not finite (NaN or Inf); the loss may not be either",
@@ -196,10 +198,13 @@ RunEnd Trainer::train() {
     start_step(step);
     // A device works on this step while the host reads the one before.
     while (pending_.size() > 1) settle();
-    const bool looks_up = due(step + 1, config_.train.eval_steps) || due(step + 1, config_.train.save_steps);
+    const bool checks = due(step + 1, config_.train.integrity_check_steps);
+    const bool looks_up = checks || due(step + 1, config_.train.eval_steps) || due(step + 1, config_.train.save_steps);
     while (!pending_.empty() && (looks_up || stop_agreed_ || step + 1 == last || devices_.device().is_cpu())) settle();
+    const bool saves = stop_agreed_ || due(step + 1, config_.train.save_steps) || step + 1 == last;
     if (due(step + 1, config_.train.eval_steps) || step + 1 == last) evaluate();
-    if (stop_agreed_ || due(step + 1, config_.train.save_steps) || step + 1 == last) save();
+    if (checks || saves) check_integrity(/*of_all=*/saves);
+    if (saves) save();
     if (stop_agreed_ && step + 1 < last) return end(RunState::kStopped);
   }
   checkpointing_->save_final(*adapter_);
@@ -228,6 +233,7 @@ void Trainer::start_step(int64_t step) {
   const PhaseScope phase(clock_, Phase::kOptimizer);
   const double learning_rate = schedule_.at(step);
   pending_.push_back({learning_rate, step_->update(learning_rate)});
+  if (base_check_) base_check_->look();
 }
 
 void Trainer::forward_backward(int64_t step, int64_t micro_batch) {
@@ -292,12 +298,29 @@ void Trainer::count_nonfinite(const StepResult& result) {
   }
   nonfinite_in_a_row_ = result.applied ? 0 : nonfinite_in_a_row_ + 1;
   if (nonfinite_in_a_row_ <= config_.train.max_nonfinite_steps) return;
+  check_integrity(/*of_all=*/true);  // whose message comes first: what changed in a memory is often no number
   throw AgreedError(
       ExitCode::kInternal,
       fmt::format(
           "step {}: the loss or a gradient was not finite in {} steps in a row (train.max_nonfinite_steps is {}); "
           "lower train.learning_rate or look at the data",
           progress_.step, nonfinite_in_a_row_, config_.train.max_nonfinite_steps));
+}
+
+// The base: as far as the steps have looked at it, or all of it.
+void Trainer::check_integrity(bool of_all) {
+  if (!base_check_) return;
+  const PhaseScope phase(clock_, Phase::kAllreduce);
+  const auto step = static_cast<int64_t>(progress_.step);
+  watchdog_.beat("check integrity", step);
+  if (of_all) base_check_->look_at_all();
+  require_unchanged_base(world_, step, base_check_->changed());
+  require_equal_replicas(world_, step,
+                         {{"the adapter", adapter_->masters()},
+                          {"the first moments", adamw_->first_moment()},
+                          {"the second moments", adamw_->second_moment()}});
+  reporter_.metrics().observe_integrity_check();
+  settled_ = Clock::now();
 }
 
 void Trainer::evaluate() {

@@ -22,6 +22,7 @@
 #include "trainer/reporter.h"
 #include "trainer/train_step.h"
 #include "trainer/training_data.h"
+#include "trainer/weights/base_check.h"
 
 namespace rankwise {
 
@@ -61,6 +62,7 @@ class Trainer {
   void advance(const StepResult& result, double learning_rate);
   RankReport rank_report();
   void count_nonfinite(const StepResult& result);
+  void check_integrity(bool of_all);
   void evaluate();
   void save();
   static bool due(int64_t steps_done, int64_t interval);
@@ -85,6 +87,7 @@ class Trainer {
   std::unique_ptr<Checkpointing> checkpointing_;
   Schedule schedule_;
   TrainerState progress_;
+  std::unique_ptr<BaseCheck> base_check_;  // null: off
   std::unique_ptr<TrainStep> step_;
   std::deque<StartedStep> pending_;                // started and not read; progress_ is behind by as many
   std::chrono::steady_clock::time_point settled_;  // when the last step was read, or what came after it was over

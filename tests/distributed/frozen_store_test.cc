@@ -12,6 +12,7 @@
 #include "tests/support/random_model.h"
 #include "tests/support/scratch_directory.h"
 #include "trainer/model/decoder.h"
+#include "trainer/weights/base_check.h"
 #include "trainer/weights/tensor_memory.h"
 
 namespace rankwise::testing {
@@ -219,6 +220,30 @@ TEST(FrozenStore, HoldsNoMoreThanItsShareAndItsRing) {
     EXPECT_EQ(grown(TensorKind::kGathered), sharded ? whole + ring : 0) << resident;
     visit_both(store, spec, weights, at::kFloat);  // waits for every gather: none keeps its tensors for the next turn
   }
+}
+
+// None of it is ever written, and a bit of it that changes is seen, in shards and in units that stay.
+TEST(FrozenStore, WhatItHoldsStays) {
+  const auto spec = spec_of(false);
+  const auto weights = random_weights(spec);
+  const SharedModel model(spec, weights);
+  const int64_t ends_and_block = 2 * unit_bytes(spec, 0, 4) + unit_bytes(spec, 1, 4);
+  const int64_t some = ends_and_block / world().size() * (world().size() - 1);
+  FrozenStore store(model.files(), spec, all_ranks(), {.dtype = at::kFloat, .prefetch = 1, .resident_bytes = some});
+  const auto held = store.held();
+  int64_t bytes = 0;
+  for (const auto& tensor : held) bytes += static_cast<int64_t>(tensor.nbytes());
+  BaseCheck check(held);
+  for (int pass = 0; pass < 2; ++pass) visit_both(store, spec, weights, at::kFloat);
+  check.look_at_all();
+  EXPECT_EQ(check.changed(), 0);
+  int64_t wanted = ends_and_block;
+  for (size_t u = 2; u + 1 < spec.units.size(); ++u) wanted += unit_bytes(spec, u, 4) / world().size();
+  for (const auto& vector : spec.replicated) wanted += vector.shape[0] * 4;
+  EXPECT_EQ(bytes, wanted);
+  for (const auto& tensor : held) tensor.view({-1}).view(at::kByte)[-1].bitwise_xor_(0x80);
+  check.look_at_all();
+  EXPECT_EQ(check.changed(), static_cast<int64_t>(held.size()));
 }
 
 // Each 4 KiB leaf of each tensor as stored, once.

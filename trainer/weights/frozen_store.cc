@@ -253,6 +253,18 @@ const at::Tensor& FrozenStore::replicated(std::string_view name) const {
   return found->second;
 }
 
+std::vector<at::Tensor> FrozenStore::held() {
+  std::vector<at::Tensor> tensors;
+  for (auto& unit : units_) {
+    wait_for(unit.pending);
+    if (unit.resident.defined()) tensors.push_back(unit.resident);
+    if (!unit.resident.defined() || options_.cpu_offload) tensors.push_back(unit.shard);
+    if (unit.scales_R.defined()) tensors.push_back(unit.scales_R);
+  }
+  for (const auto& [name, tensor] : replicated_) tensors.push_back(tensor);
+  return tensors;
+}
+
 uint64_t FrozenStore::gathered_bytes() const noexcept { return group_->stats().all_gather_bytes; }
 
 std::string_view FrozenStore::transport() const noexcept {

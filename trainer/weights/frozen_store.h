@@ -73,6 +73,10 @@ class FrozenStore {
   bool multiplies_float8() const noexcept;
   const at::Tensor& replicated(std::string_view name) const;  // a norm weight or bias
 
+  // What was loaded and stays: shards, units that stay, scales, norms and biases; views. Not what is gathered, also
+  // where that is never overwritten (a tied table's buffer).
+  std::vector<at::Tensor> held();
+
   // 64-bit hash over the 4 KiB leaves of all tensors as stored in the files, summed mod 2^64 over the shard group: the
   // same at any world size and dtype.
   uint64_t fingerprint() const noexcept { return fingerprint_; }

@@ -8,6 +8,7 @@
 #include "tests/support/random_model.h"
 #include "tests/support/scratch_directory.h"
 #include "trainer/model/decoder.h"
+#include "trainer/weights/base_check.h"
 #include "trainer/weights/frozen_store.h"
 #include "trainer/weights/tensor_loader.h"
 #include "trainer/weights/tensor_memory.h"
@@ -72,6 +73,27 @@ TEST_F(FrozenStoreOnGpu, LoadingTakesNoMoreThanWhatStays) {
   for (const auto& unit : spec_.units) whole += bytes_of(unit, BaseFormat::kPlain);
   EXPECT_EQ(grown(TensorKind::kGathered), whole);
   EXPECT_EQ(tensor_memory().peak_total, tensor_memory().live_total);
+}
+
+// Wherever it lies: in host memory too, where shards are.
+TEST_F(FrozenStoreOnGpu, ABitThatFlipsInItIsSeen) {
+  for (const bool offload : {false, true}) {
+    FrozenStore store(std::make_unique<RandomWeights>(7), spec_, make_local_communicator(),
+                      {.dtype = at::kBFloat16,
+                       .format = BaseFormat::kFloat8,
+                       .resident_bytes = int64_t{1} << 17,
+                       .device = kDevice,
+                       .cpu_offload = offload});
+    const auto held = store.held();
+    for (const auto& tensor : held) {
+      BaseCheck check(held);
+      check.look_at_all();
+      EXPECT_EQ(check.changed(), 0);
+      tensor.view({-1}).view(at::kByte)[-1].bitwise_xor_(0x80);
+      check.look_at_all();
+      EXPECT_EQ(check.changed(), 1);
+    }
+  }
 }
 
 // A file comes through buffers of 16 MiB, and is looked at piece by piece.
