@@ -31,10 +31,11 @@ std::string places_of(World& world, const std::vector<int>& ranks) {
 
 // Where most ranks have the same, the others are wrong; else any may be.
 std::string who_differs(World& world, const Dissent& dissent, const std::string& in_what) {
-  const std::string who = places_of(world, dissent.different), right = places_of(world, {dissent.right});
+  const std::string who = places_of(world, dissent.different);
   if (2 * dissent.different.size() < static_cast<size_t>(world.size()))
     return fmt::format("{} hold other numbers than the others in {}", who, in_what);
-  return fmt::format("{} hold other numbers than {} in {}, and which are right cannot be told", who, right, in_what);
+  return fmt::format("{} hold other numbers than {} in {}, and which are right cannot be told", who,
+                     places_of(world, {dissent.right}), in_what);
 }
 
 }  // namespace

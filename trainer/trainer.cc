@@ -158,7 +158,7 @@ void Trainer::resume() {
   checkpointing_ = std::make_unique<Checkpointing>(world_, config_, adaptable_modules(model_->config),
                                                    make_fingerprint(config_, facts));
   if (checkpointing_->restore(state())) check_position();
-  world_.require_equal("the adapter at the start", fmt::format("{:016x}", adapter_->hash()));
+  world_.require_equal("the adapter at the start", fmt::format("{:016x}", replica_digest(adapter_->masters())));
 }
 
 void Trainer::check_position() {

@@ -137,9 +137,4 @@ void Adapter::refresh_compute_copies() {
   if (options_.compute_dtype != options_.master_dtype) compute_.copy_(masters_);
 }
 
-uint64_t Adapter::hash() const {
-  const at::Tensor here = masters_.cpu();
-  return hash64(std::span(static_cast<const std::byte*>(here.const_data_ptr()), here.nbytes()), 0);
-}
-
 }  // namespace rankwise

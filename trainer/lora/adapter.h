@@ -50,7 +50,6 @@ class Adapter {
   at::Tensor master(const AdapterEntry& entry) const;  // a view, shaped
   at::Tensor gradient(const AdapterEntry& entry) const;
   void refresh_compute_copies();  // after the masters changed
-  uint64_t hash() const;          // of the masters' bytes
 
  private:
   void place(std::span<LinearGroup* const> groups);

@@ -133,8 +133,11 @@ void TensorLoader::load(const std::string& name, int64_t begin, at::Tensor out, 
     const at::Tensor part = out.narrow(0, done / width, bytes / width);
     part.copy_(stored, /*non_blocking=*/!here);
     if (staging.copied) staging.copied->record(current_stream(out.device()));
-    if (here) finite = finite && all_finite(stored);
-    if (!here) spoiled.logical_or_(at::isfinite(part).logical_not_().any());
+    if (here) {
+      finite = finite && all_finite(stored);
+    } else {
+      spoiled.logical_or_(at::isfinite(part).logical_not_().any());
+    }
   }
   if (!finite) ++nonfinite_;
   if (here) return;
