@@ -77,6 +77,10 @@ FrozenStore::FrozenStore(std::unique_ptr<WeightSource> source, FrozenSpec spec,
 
 void FrozenStore::load(std::unique_ptr<WeightSource> source) {
   const TensorScope scope(TensorKind::kBaseShard);
+  // All before the first is read: what reading takes in passing would lie between them, and leave gaps.
+  for (auto& unit : units_) {
+    if (!options_.cpu_offload) make_room(unit);
+  }
   for (auto& unit : units_) load_unit(*source, unit);
   load_replicated(*source);
   nonfinite_ = source->nonfinite_tensors();
@@ -85,6 +89,7 @@ void FrozenStore::load(std::unique_ptr<WeightSource> source) {
   group_->all_reduce(sum, Reduce::kSum).wait();
   fingerprint_ = static_cast<uint64_t>(sum.item<int64_t>());
   source.reset();  // with what it has on the device, while the scope counts
+  release_cached_memory();
 }
 
 void FrozenStore::share() {
@@ -127,8 +132,8 @@ BaseFormat FrozenStore::format_of(const PlacedUnit& unit) const {
   return unit.pool == UnitPool::kBlocks ? options_.format : BaseFormat::kPlain;
 }
 
-// In its place in the whole where the unit stays.
-void FrozenStore::make_shard(Unit& unit) {
+// The shard in its place in the whole where the unit stays.
+void FrozenStore::make_room(Unit& unit) {
   const int64_t bytes = unit.placed.shard_bytes();
   if (unit.stays && !options_.cpu_offload) {
     unit.resident = resident_buffer(unit.placed, options_.device);
@@ -137,10 +142,12 @@ void FrozenStore::make_shard(Unit& unit) {
     unit.shard = empty_bytes(bytes, options_.device);
   }
   unit.shard.zero_();
+  if (format_of(unit.placed) == BaseFormat::kFloat8)
+    unit.scales_R = at::empty({num_rows(unit.placed)}, unit.shard.options().dtype(at::kFloat));
 }
 
 void FrozenStore::load_unit(WeightSource& source, Unit& unit) {
-  make_shard(unit);
+  if (options_.cpu_offload) make_room(unit);
   switch (format_of(unit.placed)) {
     case BaseFormat::kPlain:
       load_plain_unit(source, unit.placed, group_->rank(), unit.shard.view(matrix_dtype(options_)));
@@ -149,7 +156,6 @@ void FrozenStore::load_unit(WeightSource& source, Unit& unit) {
       load_nf4_unit(source, unit.placed, *group_, unit.shard);
       break;
     case BaseFormat::kFloat8:
-      unit.scales_R = at::empty({num_rows(unit.placed)}, unit.shard.options().dtype(at::kFloat));
       load_float8_unit(source, unit.placed, *group_, unit.shard, unit.scales_R);
       break;
   }

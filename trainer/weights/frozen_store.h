@@ -97,7 +97,7 @@ class FrozenStore {
   void make_ring();
   BaseFormat format_of(const PlacedUnit& unit) const;
   at::Tensor spans_of(const WeightHandle& handle);
-  void make_shard(Unit& unit);
+  void make_room(Unit& unit);
   void load_unit(WeightSource& source, Unit& unit);
   void load_replicated(WeightSource& source);
   void wait_for(Work& work);

@@ -158,6 +158,10 @@ void reset_tensor_memory_peaks() {
   counters.total.reset_peak();
 }
 
+void release_cached_memory() {
+  if (counted_device) c10::getDeviceAllocator(counted_device->type())->emptyCache();
+}
+
 std::optional<TensorKind> kind_left_by_exception() { return left_by_exception; }
 
 TensorScope::TensorScope(TensorKind kind)

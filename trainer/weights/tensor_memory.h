@@ -40,6 +40,7 @@ void count_device_memory(c10::Device device);
 TensorMemory tensor_memory();        // thread-safe
 c10::Device tensor_memory_device();  // whose figures they are
 void reset_tensor_memory_peaks();    // peaks := live
+void release_cached_memory();        // what the device's allocator keeps beside live tensors; waits for the device
 
 // Where an exception left TensorScopes of this thread: the kind of the innermost, until the next scope begins. Empty:
 // it left none. So whoever caught a failed allocation knows what it was for.

@@ -2,6 +2,7 @@
 #include <ATen/ATen.h>
 
 #include <limits>
+#include <string>
 
 #include "base/round_up.h"
 #include "tests/support/gpu_test.h"
@@ -73,6 +74,21 @@ TEST_F(FrozenStoreOnGpu, LoadingTakesNoMoreThanWhatStays) {
   for (const auto& unit : spec_.units) whole += bytes_of(unit, BaseFormat::kPlain);
   EXPECT_EQ(grown(TensorKind::kGathered), whole);
   EXPECT_EQ(tensor_memory().peak_total, tensor_memory().live_total);
+}
+
+// What it takes in passing is given back, and lies nowhere between what stays.
+TEST_F(FrozenStoreOnGpu, LoadingLeavesNoGaps) {
+  FrozenSpec spec;
+  for (int k = 0; k < 5; ++k) {
+    const std::string name = "block " + std::to_string(k);
+    spec.units.push_back({name, UnitPool::kBlocks, {{name + ".a", {4096, 4096}}, {name + ".b", {1024, 4096}}}});
+    spec.forward_order.push_back(k);
+  }
+  for (const auto format : {BaseFormat::kPlain, BaseFormat::kNf4, BaseFormat::kFloat8}) {
+    const FrozenStore store(std::make_unique<RandomWeights>(7), spec, make_local_communicator(),
+                            {.dtype = at::kBFloat16, .format = format, .device = kDevice});
+    EXPECT_LT(tensor_memory().reserved_bytes - tensor_memory().live_total, int64_t{8} << 20);
+  }
 }
 
 // Wherever it lies: in host memory too, where shards are.
