@@ -3,7 +3,7 @@
 # What finds too few of them here skips, and says so. The programs lie in RANKWISE_BUILD: a build, or the folder that an
 # archive of `tools/bundle.sh --tests` unpacks to, which holds this script too; there it needs a python3 with torch,
 # transformers, peft, tokenizers, pyyaml and pytest, and mpirun unless the archive brings it. With pytest-xdist four tests
-# share the GPUs at a time.
+# share the GPUs at a time. Arguments are pytest's.
 set -uo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 cd "$root" || exit
@@ -15,6 +15,7 @@ export RANKWISE_BUILD RANKWISE_TEST_DEVICE=cuda
 export OMP_NUM_THREADS=1 OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 if [[ -x $RANKWISE_BUILD/mpirun ]]; then PATH=$RANKWISE_BUILD:$PATH; fi
 PYTHON_TESTS=(tests/parity/test_{model,bfloat16,real_model}_parity.py tests/e2e/test_train.py)
+TIMED=tests/gpu/test_faults.py # asks how long an end takes: others that start and end on the same GPUs hold it up
 
 shopt -s nullglob
 programs=("$RANKWISE_BUILD"/gpu_tests/{,ranks/}*)
@@ -43,7 +44,8 @@ for program in "${programs[@]}"; do
 done
 at_a_time=()
 if python3 -c 'import xdist' &>/dev/null; then at_a_time=(--numprocesses 4 --dist worksteal); fi
-run pytest python3 -m pytest -q -rs "${at_a_time[@]}" "$@" "${PYTHON_TESTS[@]}" tests/gpu/test_*.py
+run pytest python3 -m pytest -q -rs "${at_a_time[@]}" "$@" --deselect "$TIMED" "${PYTHON_TESTS[@]}" tests/gpu/test_*.py
+run "pytest, one at a time" python3 -m pytest -q -rs "$TIMED"
 
 if ((status != 0)); then
   echo "test-gpu: failed on a host with $gpus GPU(s): ${failed[*]}" >&2

@@ -8,7 +8,7 @@ import pytest
 
 from program import run, wait_for_their_end
 
-TIMEOUT = 15  # longer than weights take to load while other tests prepare the same GPUs
+TIMEOUT = 5
 
 
 def endless(new_run, **comms):
