@@ -51,7 +51,15 @@ def test_programs_and_python_tests_run_on_gpus(run):
     lines = result.stdout.splitlines()
     assert lines[:3] == ["==== contract", "==== kernels", "==== pytest"]
     assert lines[3].startswith("on cuda: -m pytest") and "tests/parity/test_model_parity.py" in lines[3]
-    assert lines[4] == "test-gpu: passed on 2 GPU(s); what needs more was skipped"
+    assert lines[4] == "==== pytest, one at a time"
+    assert lines[5].startswith("on cuda: -m pytest") and lines[5].endswith("tests/gpu/test_faults.py")
+    assert lines[6] == "test-gpu: passed on 2 GPU(s); what needs more was skipped"
+
+
+def test_what_asks_how_long_an_end_takes_shares_nothing(run):
+    shared, alone = (line for line in run(1, contract=0).stdout.splitlines() if line.startswith("on cuda"))
+    assert "--numprocesses" in shared and "--deselect tests/gpu/test_faults.py" in shared
+    assert "--numprocesses" not in alone
 
 
 @pytest.mark.parametrize("no_xdist", [0, 1])
