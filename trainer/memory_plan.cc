@@ -236,11 +236,12 @@ MemoryPlan plan_memory(const Workload& w, const Layout& layout) {
   plan.host_bytes += offloaded;
   bytes_of(plan, TensorKind::kActivations) = activation_peak(plan, w);
   for (const int64_t bytes : plan.bytes) plan.total_bytes += bytes;
+  if (w.cuda_graphs && w.device.is_cuda()) plan.graph_bytes = bytes_of(plan, TensorKind::kActivations);
   plan.overhead_bytes = library_bytes(w, layout);
   return plan;
 }
 
-int64_t needed_bytes(const MemoryPlan& plan) { return plan.total_bytes + plan.overhead_bytes; }
+int64_t needed_bytes(const MemoryPlan& plan) { return plan.total_bytes + plan.graph_bytes + plan.overhead_bytes; }
 
 MemoryPlan choose_layout(const Workload& w, const LayoutWishes& wishes, int64_t available_bytes) {
   const auto fits = [&](const MemoryPlan& plan) { return needed_bytes(plan) <= available_bytes; };
@@ -278,6 +279,7 @@ std::string describe(const MemoryPlan& plan, int64_t available_bytes) {
   for (size_t k = 0; k < kNumTensorKinds; ++k) line(tensor_kind_name(static_cast<TensorKind>(k)), plan.bytes[k]);
   line("total", plan.total_bytes);
   text += fmt::format(" a rank, of {} available", mib(available_bytes));
+  if (plan.graph_bytes > 0) line("graphs", plan.graph_bytes);
   if (plan.overhead_bytes > 0) {
     line("libraries", plan.overhead_bytes);
     text += fmt::format(" beside it, together {}", mib(needed_bytes(plan)));

@@ -36,6 +36,7 @@ struct Workload {
   int64_t master_bytes = 4;   // of adapter, gradients and moments
   int64_t tokens_per_micro_batch = 0;
   c10::Device device = c10::kCPU;
+  bool cuda_graphs = false;  // micro-batches are recorded
 };
 
 // What a GPU holds beside our tensors and its driver's context (kContextBytes), as far as free memory at the time of
@@ -59,6 +60,7 @@ struct MemoryPlan {
   std::array<int64_t, kNumTensorKinds> bytes{};  // peak of each kind
   int64_t total_bytes = 0;                       // peak of the sum
   int64_t overhead_bytes = 0;                    // beside it, of libraries on a GPU; 0 on CPUs
+  int64_t graph_bytes = 0;                       // that CUDA graphs keep between their launches, beside the total
   int64_t host_bytes = 0;                        // pinned host memory: offloaded shards and inputs of blocks
   int64_t resident_bytes = 0;                    // of the total, what units that stay whole take beyond their shards
   int64_t saved_activation_bytes = 0;            // kept for backward, on the device: within the activations
@@ -70,7 +72,7 @@ struct MemoryPlan {
 
 MemoryPlan plan_memory(const Workload& workload, const Layout& layout);
 
-// What must be free on a rank: tensors and libraries.
+// What must be free on a rank: tensors, graphs and libraries.
 int64_t needed_bytes(const MemoryPlan& plan);
 
 // Bytes kept from forward for backward by one block, for `tokens` tokens; its input too, wherever that is kept.

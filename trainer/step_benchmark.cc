@@ -96,6 +96,7 @@ RunConfig config_of(const BenchmarkOptions& options) {
   config.lora.lora_alpha = options.lora_alpha;
   config.train.per_device_train_batch_size = options.micro_batch;
   config.data.max_length = options.sequence_length;
+  config.train.cuda_graphs = options.cuda_graphs;
   config.parallel = options.parallel;
   return config;
 }
@@ -107,7 +108,8 @@ void run_steps(TrainStep& step, const std::vector<Batch>& batches, int64_t count
     RECORD_FUNCTION("rankwise::step", {});
     step.add(batches[static_cast<size_t>(k) % batches.size()], {k, kSeed, 0.0}, [&](ModelPhase half) {
       if (half == ModelPhase::kBackward)
-        result.turn_activation_bytes = tensor_memory().live_bytes[static_cast<size_t>(TensorKind::kActivations)];
+        result.turn_activation_bytes = std::max(
+            result.turn_activation_bytes, tensor_memory().live_bytes[static_cast<size_t>(TensorKind::kActivations)]);
     });
     step.exchange(/*stop_requested=*/false);
     pending.push_back(step.update(kLearningRate));
@@ -300,10 +302,13 @@ BenchmarkResult run_step_benchmark(World& world, const BenchmarkOptions& options
   require_writable(world, options.trace);
   const Setting setting(world, options);
   Training training(setting);
+  const char* const why_not = options.cuda_graphs ? training.decoder.record_graphs(/*dropout=*/0.0) : nullptr;
+  RW_CHECK(why_not == nullptr, UsageError, "--cuda-graphs: {}", why_not);
   const std::vector<Batch> batches = random_batches(setting.model, options, world.rank());
   BenchmarkResult result = time_steps(training, batches, options, start);
   note_loading(result, setting, training);
   note_memory(result, setting);
+  result.num_replays = training.decoder.num_replays();
   result.reduced_bytes_per_step = static_cast<int64_t>(training.adapter.gradients().nbytes());
   trace_steps(world, options, facts_of(setting, options, world.size()), setting.device().is_cuda(),
               [&] { run_steps(training.step, batches, kTracedSteps, result); });

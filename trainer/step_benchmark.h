@@ -29,7 +29,7 @@ struct BenchmarkOptions {
   ModelSection::Dtype dtype = ModelSection::Dtype::kAuto;
   ModelSection::BaseDtype base_dtype = ModelSection::BaseDtype::kSame;
   ParallelSection parallel;
-  bool peer_copies = true, deterministic = false;  // as comms.peer_copies and train.deterministic
+  bool peer_copies = true, deterministic = false, cuda_graphs = false;  // as in comms and train
 };
 
 struct BenchmarkResult {
@@ -49,6 +49,7 @@ struct BenchmarkResult {
   int64_t planned_gathered_bytes = 0;
   int64_t reduced_bytes_per_step = 0;
   double samples_per_micro_batch = 0;  // in the mean of this rank
+  int64_t num_replays = 0;             // of all steps, those that were CUDA graphs
   std::vector<double> losses;          // of all steps
 };
 

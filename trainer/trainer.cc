@@ -123,6 +123,7 @@ void Trainer::make_adapter() {
   reporter_.note(match_table(adapter_->modules()));
   reporter_.note(trainable_report(adapter_->modules(), count_parameters(model_->config)));
   note_composed();
+  use_graphs();
   const TensorScope scope(TensorKind::kOptimizer);
   adamw_ = std::make_unique<AdamW>(adapter_->masters(), adamw_options_of(config_.train));
   step_ = std::make_unique<TrainStep>(model_->decoder, *adapter_, *adamw_, *reduction_, config_.train.max_grad_norm);
@@ -136,6 +137,12 @@ void Trainer::note_composed() {
                   "bfloat16, LoRA of one rank, 8 or 16, on gate_proj, up_proj and down_proj, and a GPU with 216 KB of "
                   "shared memory a block, as an H100",
                   composed, model_->config.num_hidden_layers));
+}
+
+void Trainer::use_graphs() {
+  if (!config_.train.cuda_graphs) return;
+  if (const char* why_not = model_->decoder.record_graphs(config_.lora.lora_dropout))
+    reporter_.note(fmt::format("train.cuda_graphs: nothing is recorded: {}", why_not));
 }
 
 // Once: of the first micro-batch; others may be of another kind.

@@ -53,6 +53,7 @@ class Trainer {
   void load_model();
   void make_adapter();
   void note_composed();
+  void use_graphs();
   void note_attention(const Batch& batch);
   void resume();
   void check_position();  // of the checkpoint in this run

@@ -37,6 +37,7 @@ void print(const World& world, const BenchmarkOptions& options, const BenchmarkR
   json["gathered_bytes_per_micro_batch"] = result.gathered_bytes_per_micro_batch;
   json["planned_gathered_bytes"] = result.planned_gathered_bytes;
   json["reduced_bytes_per_step"] = result.reduced_bytes_per_step;
+  json["graph_replays"] = result.num_replays;
   json["loss"] = result.losses;
   std::cout << json.dump() << std::endl;
 }
@@ -109,6 +110,7 @@ void add_bench(CLI::App& app, Command& chosen) {
   command->add_flag("!--no-peer-copies", options->peer_copies, "gather over NCCL also between GPUs of one host");
   command->add_flag("--cpu-offload", options->parallel.cpu_offload, "shards in pinned host memory, on GPUs");
   command->add_flag("--deterministic", options->deterministic, "equal bits from equal runs");
+  command->add_flag("--cuda-graphs", options->cuda_graphs, "start micro-batches as CUDA graphs");
   command->add_option("--resident-gib", options->parallel.resident_gib, "for gathered blocks that stay");
   command->footer("Prints one line of JSON.\nExample: mpirun -np 2 rankwise bench --shape 8b --base shard");
   command->callback([=, &chosen] {

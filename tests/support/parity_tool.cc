@@ -8,6 +8,7 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "base/check.h"
 #include "base/file.h"
 #include "comms/world.h"
 #include "trainer/devices.h"
@@ -107,6 +108,9 @@ void run(World& world, const json& request, const std::string& out_path) {
                                    .base_format = format_of(request.value("base_dtype", "same")),
                                    .layout = layout}));
   Decoder model(config, store, dtype, layout.activations);
+  const double dropout = request.value("dropout", 0.0);
+  const char* const no_graphs = request.value("cuda_graphs", false) ? model.record_graphs(dropout) : nullptr;
+  RW_CHECK(no_graphs == nullptr, Error, "cuda_graphs: {}", no_graphs);
   const auto groups = model.groups();
   const auto infos = adaptable_modules(config);
   AdapterFiles adapter_files = read_adapter(request.at("adapter").get<std::string>(), infos);
@@ -134,7 +138,7 @@ void run(World& world, const json& request, const std::string& out_path) {
   at::Tensor losses = at::zeros({request.value("steps", 1)}, at::kDouble);
   for (int64_t step = 0; step < losses.size(0); ++step) {
     adapter.gradients().zero_();
-    const StepContext context{step, request.value("seed", 1u), request.value("dropout", 0.0)};
+    const StepContext context{step, request.value("seed", 1u), dropout};
     if (request.value("masks", false)) add_masks(out, groups, batches[0], context);
     at::Tensor loss = at::zeros({1}, at::TensorOptions().dtype(at::kDouble).device(device));
     for (size_t first = 0; first < batches.size(); first += size) {  // every rank takes part in every round of gathers
@@ -156,6 +160,7 @@ void run(World& world, const json& request, const std::string& out_path) {
   }
   out.add("losses", losses);
   for (const auto& entry : adapter.entries()) out.add("final." + entry.key, adapter.master(entry));
+  out.add("replays", at::full({}, model.num_replays(), at::kLong));
   if (world.rank() == 0) write_safetensors(out_path, out.views, {});
   fmt::print("rank {} read {} gathered {}\n", world.rank(), files.bytes_read(), store.gathered_bytes());
 }

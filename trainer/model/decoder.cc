@@ -10,6 +10,7 @@
 #include "trainer/model/loss.h"
 #include "trainer/model/norm.h"
 #include "trainer/model/products.h"
+#include "trainer/weights/tensor_memory.h"
 
 namespace rankwise {
 namespace {
@@ -17,6 +18,7 @@ namespace {
 constexpr const char* kEmbedding = "model.embed_tokens.weight";
 constexpr const char* kHead = "lm_head.weight";
 constexpr const char* kFinalNorm = "model.norm.weight";
+constexpr size_t kMostGraphs = 8;  // shapes of micro-batches
 
 UnitSpec block_unit(const ModelConfig& c, int64_t layer) {
   const std::string prefix = fmt::format("model.layers.{}.", layer);
@@ -130,43 +132,112 @@ at::Tensor Decoder::run_blocks(at::Tensor x_NC, const BlockContext& context, std
   return x_NC;
 }
 
+Decoder::Inputs Decoder::inputs_of(const Batch& batch, const StepContext* step) {
+  return {here(batch.ids), here(batch.target_rows), here(batch.targets), context_of(batch, step)};
+}
+
+// All that differs between two micro-batches of a shape.
+std::array<at::Tensor*, 5> Decoder::changing(Inputs& inputs) {
+  RopeAngles& angles = inputs.context.angles;
+  return {&inputs.ids_N, &inputs.target_rows_M, &inputs.targets_M, &angles.cos_N1D, &angles.sin_N1D};
+}
+
 at::Tensor Decoder::evaluate(const Batch& batch) {
   const at::NoGradGuard no_grad;
   store_.travel(Direction::kForward);
-  const at::Tensor x_NC = run_blocks(embed(here(batch.ids)), context_of(batch, nullptr), nullptr);
-  const at::Tensor rows_MC = x_NC.index_select(0, here(batch.target_rows));
+  const Inputs inputs = inputs_of(batch, nullptr);
+  const at::Tensor x_NC = run_blocks(embed(inputs.ids_N), inputs.context, nullptr);
+  const at::Tensor rows_MC = x_NC.index_select(0, inputs.target_rows_M);
   const at::Tensor hidden_MC = rms_norm(rows_MC, store_.replicated(kFinalNorm), config_.rms_norm_eps).normed_NC;
-  return head_loss(hidden_MC, store_.weight(head_), here(batch.targets), false).sum;
+  return head_loss(hidden_MC, store_.weight(head_), inputs.targets_M, false).sum;
+}
+
+Decoder::Turn Decoder::forward(const Inputs& inputs) {
+  store_.travel(Direction::kForward);
+  Turn turn;
+  turn.saved.resize(blocks_.size());
+  turn.x_NC = run_blocks(embed(inputs.ids_N), inputs.context, &turn.saved);
+  turn.rows_MC = turn.x_NC.index_select(0, inputs.target_rows_M);
+  Normed normed = rms_norm(turn.rows_MC, store_.replicated(kFinalNorm), config_.rms_norm_eps);
+  turn.loss = head_loss(normed.normed_NC, store_.weight(head_), inputs.targets_M, true);
+  turn.rstd_M1 = std::move(normed.rstd_N1);
+  return turn;
+}
+
+at::Tensor Decoder::backward(Turn turn, const Inputs& inputs, bool need_dembedding) {
+  store_.travel(Direction::kBackward);
+  at::Tensor dx_NC = at::zeros_like(turn.x_NC);
+  turn.x_NC.reset();
+  dx_NC.index_copy_(
+      0, inputs.target_rows_M,
+      rms_norm_backward(std::move(turn.loss.dhidden_MC), turn.rows_MC, turn.rstd_M1, store_.replicated(kFinalNorm)));
+  for (size_t layer = blocks_.size(); layer-- > 0;) {
+    if (offloaded_) turn.saved[layer].x_NC = offloaded_->take(layer);
+    dx_NC = blocks_[layer].backward(std::move(dx_NC), inputs.context, policy_, turn.saved[layer],
+                                    layer > 0 || need_dembedding);
+    turn.saved[layer] = {};
+  }
+  return dx_NC;
+}
+
+const char* Decoder::record_graphs(double dropout) {
+  if (!store_.device().is_cuda()) return "the base is not on a GPU";
+  if (!store_.stays_whole()) return "parts of the base are gathered in every step";
+  if (policy_ == ActivationPolicy::kOffload) return "activations pass to the host and back";
+  if (dropout > 0) return "dropout draws on the host";
+  graphs_ = std::make_unique<GpuGraphs>(store_.device());
+  return nullptr;
+}
+
+// The first micro-batch of a shape shows every product its algorithm and attention its plan; the second is recorded.
+Decoder::Recorded* Decoder::recorded_for(const Inputs& inputs) {
+  const SampleLayout& samples = inputs.context.samples;
+  if (!graphs_ || !samples.dense()) return nullptr;
+  const GraphKey key{inputs.ids_N.size(0), inputs.targets_M.size(0), samples.longest()};
+  const auto [found, is_new] = recorded_.try_emplace(key);
+  if (is_new && recorded_.size() > kMostGraphs) recorded_.erase(found);
+  if (is_new) return nullptr;
+  auto& recorded = found->second;
+  if (!recorded) recorded = record(inputs);
+  return &*recorded;
+}
+
+Decoder::Recorded Decoder::record(const Inputs& inputs) {
+  release_cached_memory();  // a graph's memory is its own
+  Recorded recorded{.inputs = inputs};
+  recorded.inputs.context.batch = nullptr;  // another's next time
+  for (at::Tensor* tensor : changing(recorded.inputs)) *tensor = tensor->clone();
+  Turn turn;
+  recorded.forward = graphs_->record([&] { turn = forward(recorded.inputs); });
+  recorded.loss = turn.loss.sum;
+  recorded.backward = graphs_->record([&] { backward(std::move(turn), recorded.inputs, /*need_dembedding=*/false); });
+  return recorded;
+}
+
+at::Tensor Decoder::replay(Recorded& recorded, Inputs inputs, const std::function<void(ModelPhase)>& on_phase) {
+  const auto from = changing(inputs), to = changing(recorded.inputs);
+  for (size_t k = 0; k < to.size(); ++k) to[k]->copy_(*from[k]);
+  recorded.forward.launch();
+  on_phase(ModelPhase::kBackward);
+  recorded.backward.launch();
+  ++num_replays_;
+  return recorded.loss.clone();  // the next launch writes it again
 }
 
 at::Tensor Decoder::train(const Batch& batch, const StepContext& step, const std::function<void(ModelPhase)>& on_phase,
                           at::Tensor* dembedding_NC) {
   const at::NoGradGuard no_grad;
   on_phase(ModelPhase::kForward);
-  store_.travel(Direction::kForward);
-  const BlockContext context = context_of(batch, &step);
-  std::vector<BlockSaved> saved(blocks_.size());
-  at::Tensor x_NC = run_blocks(embed(here(batch.ids)), context, &saved);
-
-  const at::Tensor target_rows_M = here(batch.target_rows);
-  const at::Tensor rows_MC = x_NC.index_select(0, target_rows_M);
-  const at::Tensor& norm_C = store_.replicated(kFinalNorm);
-  const Normed normed = rms_norm(rows_MC, norm_C, config_.rms_norm_eps);
-  HeadLoss loss = head_loss(normed.normed_NC, store_.weight(head_), here(batch.targets), true);
-
-  on_phase(ModelPhase::kBackward);
-  store_.travel(Direction::kBackward);
-  at::Tensor dx_NC = at::zeros_like(x_NC);
-  x_NC.reset();
-  dx_NC.index_copy_(0, target_rows_M, rms_norm_backward(std::move(loss.dhidden_MC), rows_MC, normed.rstd_N1, norm_C));
-  for (size_t layer = blocks_.size(); layer-- > 0;) {
-    const bool need_dx = layer > 0 || dembedding_NC != nullptr;
-    if (offloaded_) saved[layer].x_NC = offloaded_->take(layer);
-    dx_NC = blocks_[layer].backward(std::move(dx_NC), context, policy_, saved[layer], need_dx);
-    saved[layer] = {};
+  const Inputs inputs = inputs_of(batch, &step);
+  if (dembedding_NC == nullptr) {
+    if (Recorded* recorded = recorded_for(inputs)) return replay(*recorded, inputs, on_phase);
   }
-  if (dembedding_NC != nullptr) *dembedding_NC = dx_NC;
-  return loss.sum;
+  Turn turn = forward(inputs);
+  at::Tensor loss = turn.loss.sum;
+  on_phase(ModelPhase::kBackward);
+  at::Tensor dx_NC = backward(std::move(turn), inputs, dembedding_NC != nullptr);
+  if (dembedding_NC != nullptr) *dembedding_NC = std::move(dx_NC);
+  return loss;
 }
 
 at::Tensor Decoder::forward_backward(const Batch& batch, const StepContext& step,

@@ -5,14 +5,19 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <array>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "trainer/data/batch.h"
 #include "trainer/model/block.h"
+#include "trainer/model/gpu_graph.h"
+#include "trainer/model/loss.h"
 #include "trainer/model/offloaded_inputs.h"
 
 namespace rankwise {
@@ -37,7 +42,11 @@ class Decoder {
   std::vector<LinearGroup*> groups();                // all linear layers, block by block, in the order of the model
   int64_t num_composed() const;                      // blocks whose MLP's low-rank terms take passes of their own
   const char* attention_kernel(const Batch& batch);  // who attends to it in training, for people
-  void check() { store_.check(); }                   // CommError if the ranks that hold the base with this one are gone
+  // Of micro-batches that are trained on from now on, each shape's second is recorded and later ones are started by two
+  // calls (gpu_graph.h), where their samples are of one length. Returns why not, for people; null: so it will be.
+  const char* record_graphs(double dropout);
+  int64_t num_replays() const noexcept { return num_replays_; }  // micro-batches that were started so
+  void check() { store_.check(); }  // CommError if the ranks that hold the base with this one are gone
 
   // Sum of -log p(target) over the batch, a float64 scalar on the base's device, which may still be at work on it; no
   // gradient, no dropout.
@@ -60,11 +69,36 @@ class Decoder {
   at::Tensor extend(const std::vector<int64_t>& ids, History& history);
 
  private:
+  // A micro-batch where the base lies.
+  struct Inputs {
+    at::Tensor ids_N, target_rows_M, targets_M;
+    BlockContext context;
+  };
+  // What forward leaves for backward.
+  struct Turn {
+    std::vector<BlockSaved> saved;
+    at::Tensor x_NC, rows_MC, rstd_M1;  // the last block's output, its target rows, and what normed those
+    HeadLoss loss;
+  };
+  using GraphKey = std::array<int64_t, 3>;  // tokens, targets, tokens of a sample
+  struct Recorded {
+    Inputs inputs;  // read by the graphs
+    at::Tensor loss = {};
+    GpuGraph forward = {}, backward = {};
+  };
+
   at::Tensor here(const std::vector<int64_t>& values) const;  // on the base's device
   BlockContext context_of(const Batch& batch, const StepContext* step);
   at::Tensor embed(const at::Tensor& ids_N);
   at::Tensor to_logits(const at::Tensor& hidden_NC);
   at::Tensor run_blocks(at::Tensor x_NC, const BlockContext& context, std::vector<BlockSaved>* saved);
+  Inputs inputs_of(const Batch& batch, const StepContext* step);
+  static std::array<at::Tensor*, 5> changing(Inputs& inputs);
+  Turn forward(const Inputs& inputs);
+  at::Tensor backward(Turn turn, const Inputs& inputs, bool need_dembedding);
+  Recorded* recorded_for(const Inputs& inputs);
+  Recorded record(const Inputs& inputs);
+  at::Tensor replay(Recorded& recorded, Inputs inputs, const std::function<void(ModelPhase)>& on_phase);
   at::Tensor train(const Batch& batch, const StepContext& step, const std::function<void(ModelPhase)>& on_phase,
                    at::Tensor* dembedding_NC);
 
@@ -76,6 +110,9 @@ class Decoder {
   WeightHandle embedding_, head_;
   std::vector<Block> blocks_;
   std::unique_ptr<OffloadedInputs> offloaded_;  // where the policy offloads and the base lies on a device, else null
+  std::unique_ptr<GpuGraphs> graphs_;           // null: micro-batches are started kernel by kernel
+  std::map<GraphKey, std::optional<Recorded>> recorded_;  // nullopt: seen once
+  int64_t num_replays_ = 0;
 };
 
 }  // namespace rankwise

@@ -249,6 +249,8 @@ Float8Weight FrozenStore::float8_weight(const WeightHandle& handle) {
   return {spans_of(handle).narrow(0, 0, count).view(handle.shape), unit.scales_R.narrow(0, first_row, handle.shape[0])};
 }
 
+bool FrozenStore::stays_whole() const noexcept { return !shards_ || std::ranges::all_of(units_, &Unit::stays); }
+
 bool FrozenStore::multiplies_float8() const noexcept {
   return options_.format == BaseFormat::kFloat8 && options_.device.is_cuda();
 }

@@ -69,6 +69,8 @@ class FrozenStore {
   at::Tensor weight(const WeightHandle& handle);
   // The same in float8, as it was gathered: a view. Of a float8 base alone.
   Float8Weight float8_weight(const WeightHandle& handle);
+  // Whether nothing is gathered but once: the same addresses in every step.
+  bool stays_whole() const noexcept;
   // Whether products read float8_weight and not weight: of a float8 base on a CUDA device.
   bool multiplies_float8() const noexcept;
   const at::Tensor& replicated(std::string_view name) const;  // a norm weight or bias

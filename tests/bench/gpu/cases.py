@@ -102,6 +102,9 @@ SCALING = [
     *scaled(8, 0.95),
 ]
 
+ONE_SHORT = (
+    "--shape 1b --base replicate --activations save --micro-batch 1 --sequence-length 512 --warm-up 20 --steps 60"
+)
 ONE_8B, ONE_PEER = "--shape 8b --base replicate", "--shape 8b --adapters bfloat16"
 
 
@@ -163,6 +166,14 @@ BASES = [
         "8b-nf4-offload", 1, f"{ONE_8B} --base-dtype nf4 --activations offload", tokens_per_second=11_500,
         peak_gib=7.5, share_of=(("8b-nf4-recompute", None),),
     ),
+    # Micro-batches as CUDA graphs; and where the host is slower than the GPU.
+    stored("8b-graphs", 1, f"{ONE_8B} --activations save --cuda-graphs", share_of=(("8b", None),)),
+    stored(
+        "8b-float8-graphs", 1, f"{ONE_8B} --base-dtype float8 --activations save --cuda-graphs",
+        share_of=(("8b-float8", None),),
+    ),
+    stored("1b-short", 1, ONE_SHORT),
+    stored("1b-short-graphs", 1, f"{ONE_SHORT} --cuda-graphs", share_of=(("1b-short", None),)),
     stored(
         "70b-nf4", 1, "--shape 70b --base replicate --base-dtype nf4 --activations recompute_block --micro-batch 2",
         tokens_per_second=1_200, peak_gib=60,

@@ -297,6 +297,19 @@ TEST(MemoryPlan, LibrariesCountOnGpusByCommunicator) {
   EXPECT_EQ(overhead(c10::kCUDA, 8, 8), kGpuLibraryBytes + 2 * kCommunicatorBytes);
 }
 
+// Other micro-batches, and evaluations, need theirs beside.
+TEST(MemoryPlan, GraphsKeepTheirActivations) {
+  for (const c10::Device device : {c10::Device(c10::kCPU), c10::Device(c10::kCUDA)}) {
+    Workload w = workload("8b", device);
+    const MemoryPlan without = plan_memory(w, {});
+    w.cuda_graphs = true;
+    const MemoryPlan with = plan_memory(w, {});
+    const int64_t kept = device.is_cuda() ? with.bytes[static_cast<size_t>(TensorKind::kActivations)] : 0;
+    EXPECT_EQ(with.total_bytes, without.total_bytes);
+    EXPECT_EQ(needed_bytes(with), needed_bytes(without) + kept);
+  }
+}
+
 TEST(MemoryPlan, WhatFitsOnlyWithoutTheLibrariesDoesNotFit) {
   const Workload w = workload("8b", c10::kCUDA);
   const MemoryPlan kept = choose_layout(w, any_layout(1), 1000 * kGib);
