@@ -68,10 +68,9 @@ std::vector<Field<TrainSection>> loop_fields() {
             "all. A rank that is wrong is named and ends the run. 0: never."),
       field("cuda_graphs", &S::cuda_graphs, boolean(),
             "Experimental. On GPUs, record what a micro-batch starts and start it by one call: for small models and "
-            "short samples, of "
-            "which the host is slower than the GPU. Only where samples of a micro-batch have one length, a multiple of "
-            "256, the base lies whole on each GPU and `lora.lora_dropout` is 0. Takes the activations' memory twice "
-            "where other micro-batches come between."),
+            "short samples, of which the host is slower than the GPU. Only where samples of a micro-batch have one "
+            "length, a multiple of 256, the base lies whole on each GPU and `lora.lora_dropout` is 0. Takes the "
+            "activations' memory twice where other micro-batches come between."),
   };
 }
 

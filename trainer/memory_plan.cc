@@ -95,6 +95,7 @@ void plan_base(MemoryPlan& plan, const Workload& w) {
     auto& pool = largest[static_cast<size_t>(units[u].pool)];
     if (!here[u]) pool = std::max(pool, units[u].num_bytes());
   }
+  plan.gathers_nothing = std::ranges::count(here, false) == 0;
   (on_host ? plan.host_bytes : bytes_of(plan, TensorKind::kBaseShard)) = shard;
   bytes_of(plan, TensorKind::kBaseShard) += replicated_elements(spec) * w.element_bytes + scale_bytes(w, spec);
   bytes_of(plan, TensorKind::kGathered) = whole + largest[0] + (plan.layout.prefetch + 1) * largest[1];
@@ -236,7 +237,8 @@ MemoryPlan plan_memory(const Workload& w, const Layout& layout) {
   plan.host_bytes += offloaded;
   bytes_of(plan, TensorKind::kActivations) = activation_peak(plan, w);
   for (const int64_t bytes : plan.bytes) plan.total_bytes += bytes;
-  if (w.cuda_graphs && w.device.is_cuda()) plan.graph_bytes = bytes_of(plan, TensorKind::kActivations);
+  if (w.cuda_graphs && w.device.is_cuda() && plan.gathers_nothing && layout.activations != ActivationPolicy::kOffload)
+    plan.graph_bytes = bytes_of(plan, TensorKind::kActivations);
   plan.overhead_bytes = library_bytes(w, layout);
   return plan;
 }

@@ -18,7 +18,7 @@ namespace {
 constexpr const char* kEmbedding = "model.embed_tokens.weight";
 constexpr const char* kHead = "lm_head.weight";
 constexpr const char* kFinalNorm = "model.norm.weight";
-constexpr size_t kMostGraphs = 8;  // shapes of micro-batches
+constexpr size_t kMostGraphs = 8;  // shapes that are recorded
 
 UnitSpec block_unit(const ModelConfig& c, int64_t layer) {
   const std::string prefix = fmt::format("model.layers.{}.", layer);
@@ -190,16 +190,21 @@ const char* Decoder::record_graphs(double dropout) {
 }
 
 // The first micro-batch of a shape shows every product its algorithm and attention its plan; the second is recorded.
+// Where there is no room for that, this and all later ones are started kernel by kernel.
 Decoder::Recorded* Decoder::recorded_for(const Inputs& inputs) {
   const SampleLayout& samples = inputs.context.samples;
-  if (!graphs_ || !samples.dense()) return nullptr;
+  if (!graphs_ || inputs.context.dropout > 0 || !samples.dense()) return nullptr;
   const GraphKey key{inputs.ids_N.size(0), inputs.targets_M.size(0), samples.longest()};
-  const auto [found, is_new] = recorded_.try_emplace(key);
-  if (is_new && recorded_.size() > kMostGraphs) recorded_.erase(found);
-  if (is_new) return nullptr;
-  auto& recorded = found->second;
-  if (!recorded) recorded = record(inputs);
-  return &*recorded;
+  if (const auto found = recorded_.find(key); found != recorded_.end()) return &found->second;
+  if (recorded_.size() == kMostGraphs || seen_.insert(key).second) return nullptr;
+  try {
+    return &recorded_.emplace(key, record(inputs)).first->second;
+  } catch (const c10::OutOfMemoryError&) {
+    recorded_.clear();
+    graphs_.reset();
+    release_cached_memory();
+    return nullptr;
+  }
 }
 
 Decoder::Recorded Decoder::record(const Inputs& inputs) {

@@ -10,7 +10,7 @@
 #include <functional>
 #include <map>
 #include <memory>
-#include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -111,7 +111,8 @@ class Decoder {
   std::vector<Block> blocks_;
   std::unique_ptr<OffloadedInputs> offloaded_;  // where the policy offloads and the base lies on a device, else null
   std::unique_ptr<GpuGraphs> graphs_;           // null: micro-batches are started kernel by kernel
-  std::map<GraphKey, std::optional<Recorded>> recorded_;  // nullopt: seen once
+  std::set<GraphKey> seen_;
+  std::map<GraphKey, Recorded> recorded_;
   int64_t num_replays_ = 0;
 };
 

@@ -1,9 +1,11 @@
 #include "trainer/model/gpu_graph.h"
 
 #include <c10/core/StreamGuard.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
+
+#include <exception>
 
 #include "base/shared_library.h"
-#include "trainer/weights/current_stream.h"
 
 namespace rankwise {
 namespace {
@@ -37,7 +39,11 @@ void end_after_failure(void* graph) noexcept {
 
 void GpuGraph::launch() const { library().launch(graph_.get()); }
 
-GpuGraphs::GpuGraphs(c10::Device device) : stream_(copy_stream(device)), pool_() { library().pool(&pool_); }
+GpuGraphs::GpuGraphs(c10::Device device)
+    : stream_(c10::impl::VirtualGuardImpl(device.type()).getStreamFromGlobalPool(device, /*isHighPriority=*/false)),
+      pool_() {
+  library().pool(&pool_);
+}
 
 GpuGraph GpuGraphs::record(const std::function<void()>& work) {
   const c10::StreamGuard guard(stream_);

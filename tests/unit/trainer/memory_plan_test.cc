@@ -297,7 +297,7 @@ TEST(MemoryPlan, LibrariesCountOnGpusByCommunicator) {
   EXPECT_EQ(overhead(c10::kCUDA, 8, 8), kGpuLibraryBytes + 2 * kCommunicatorBytes);
 }
 
-// Other micro-batches, and evaluations, need theirs beside.
+// Other micro-batches, and evaluations, need theirs beside. Where something is gathered or offloaded none are recorded.
 TEST(MemoryPlan, GraphsKeepTheirActivations) {
   for (const c10::Device device : {c10::Device(c10::kCPU), c10::Device(c10::kCUDA)}) {
     Workload w = workload("8b", device);
@@ -307,6 +307,8 @@ TEST(MemoryPlan, GraphsKeepTheirActivations) {
     const int64_t kept = device.is_cuda() ? with.bytes[static_cast<size_t>(TensorKind::kActivations)] : 0;
     EXPECT_EQ(with.total_bytes, without.total_bytes);
     EXPECT_EQ(needed_bytes(with), needed_bytes(without) + kept);
+    for (const Layout& unrecorded : {Layout{.world_size = 2, .shard_group_size = 2}, Layout{.activations = kOffload}})
+      EXPECT_EQ(plan_memory(w, unrecorded).graph_bytes, 0);
   }
 }
 
