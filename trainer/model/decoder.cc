@@ -219,7 +219,7 @@ Decoder::Recorded Decoder::record(const Inputs& inputs) {
   return recorded;
 }
 
-at::Tensor Decoder::replay(Recorded& recorded, Inputs inputs, const std::function<void(ModelPhase)>& on_phase) {
+at::Tensor Decoder::replay(Recorded& recorded, Inputs& inputs, const std::function<void(ModelPhase)>& on_phase) {
   const auto from = changing(inputs), to = changing(recorded.inputs);
   for (size_t k = 0; k < to.size(); ++k) to[k]->copy_(*from[k]);
   recorded.forward.launch();
@@ -233,7 +233,7 @@ at::Tensor Decoder::train(const Batch& batch, const StepContext& step, const std
                           at::Tensor* dembedding_NC) {
   const at::NoGradGuard no_grad;
   on_phase(ModelPhase::kForward);
-  const Inputs inputs = inputs_of(batch, &step);
+  Inputs inputs = inputs_of(batch, &step);
   if (dembedding_NC == nullptr) {
     if (Recorded* recorded = recorded_for(inputs)) return replay(*recorded, inputs, on_phase);
   }

@@ -98,7 +98,7 @@ class Decoder {
   at::Tensor backward(Turn turn, const Inputs& inputs, bool need_dembedding);
   Recorded* recorded_for(const Inputs& inputs);
   Recorded record(const Inputs& inputs);
-  at::Tensor replay(Recorded& recorded, Inputs inputs, const std::function<void(ModelPhase)>& on_phase);
+  at::Tensor replay(Recorded& recorded, Inputs& inputs, const std::function<void(ModelPhase)>& on_phase);
   at::Tensor train(const Batch& batch, const StepContext& step, const std::function<void(ModelPhase)>& on_phase,
                    at::Tensor* dembedding_NC);
 
