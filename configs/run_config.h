@@ -123,7 +123,7 @@ struct TrainSection {
   int64_t save_total_limit = 3;
   int64_t max_nonfinite_steps = 3;
   int64_t integrity_check_steps = 50;  // 0: never
-  bool cuda_graphs = false;
+  bool cuda_graphs = true;
   bool operator==(const TrainSection&) const = default;
 };
 

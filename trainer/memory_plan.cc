@@ -95,7 +95,6 @@ void plan_base(MemoryPlan& plan, const Workload& w) {
     auto& pool = largest[static_cast<size_t>(units[u].pool)];
     if (!here[u]) pool = std::max(pool, units[u].num_bytes());
   }
-  plan.gathers_nothing = std::ranges::count(here, false) == 0;
   (on_host ? plan.host_bytes : bytes_of(plan, TensorKind::kBaseShard)) = shard;
   bytes_of(plan, TensorKind::kBaseShard) += replicated_elements(spec) * w.element_bytes + scale_bytes(w, spec);
   bytes_of(plan, TensorKind::kGathered) = whole + largest[0] + (plan.layout.prefetch + 1) * largest[1];
@@ -237,13 +236,11 @@ MemoryPlan plan_memory(const Workload& w, const Layout& layout) {
   plan.host_bytes += offloaded;
   bytes_of(plan, TensorKind::kActivations) = activation_peak(plan, w);
   for (const int64_t bytes : plan.bytes) plan.total_bytes += bytes;
-  if (w.cuda_graphs && w.device.is_cuda() && plan.gathers_nothing && layout.activations != ActivationPolicy::kOffload)
-    plan.graph_bytes = bytes_of(plan, TensorKind::kActivations);
   plan.overhead_bytes = library_bytes(w, layout);
   return plan;
 }
 
-int64_t needed_bytes(const MemoryPlan& plan) { return plan.total_bytes + plan.graph_bytes + plan.overhead_bytes; }
+int64_t needed_bytes(const MemoryPlan& plan) { return plan.total_bytes + plan.overhead_bytes; }
 
 MemoryPlan choose_layout(const Workload& w, const LayoutWishes& wishes, int64_t available_bytes) {
   const auto fits = [&](const MemoryPlan& plan) { return needed_bytes(plan) <= available_bytes; };
@@ -281,7 +278,6 @@ std::string describe(const MemoryPlan& plan, int64_t available_bytes) {
   for (size_t k = 0; k < kNumTensorKinds; ++k) line(tensor_kind_name(static_cast<TensorKind>(k)), plan.bytes[k]);
   line("total", plan.total_bytes);
   text += fmt::format(" a rank, of {} available", mib(available_bytes));
-  if (plan.graph_bytes > 0) line("graphs", plan.graph_bytes);
   if (plan.overhead_bytes > 0) {
     line("libraries", plan.overhead_bytes);
     text += fmt::format(" beside it, together {}", mib(needed_bytes(plan)));

@@ -36,7 +36,6 @@ struct Workload {
   int64_t master_bytes = 4;   // of adapter, gradients and moments
   int64_t tokens_per_micro_batch = 0;
   c10::Device device = c10::kCPU;
-  bool cuda_graphs = false;  // micro-batches are to be recorded
 };
 
 // What a GPU holds beside our tensors and its driver's context (kContextBytes), as far as free memory at the time of
@@ -60,9 +59,7 @@ struct MemoryPlan {
   std::array<int64_t, kNumTensorKinds> bytes{};  // peak of each kind
   int64_t total_bytes = 0;                       // peak of the sum
   int64_t overhead_bytes = 0;                    // beside it, of libraries on a GPU; 0 on CPUs
-  int64_t graph_bytes = 0;                       // that CUDA graphs keep between their launches, beside the total
   int64_t host_bytes = 0;                        // pinned host memory: offloaded shards and inputs of blocks
-  bool gathers_nothing = false;                  // but once
   int64_t resident_bytes = 0;                    // of the total, what units that stay whole take beyond their shards
   int64_t saved_activation_bytes = 0;            // kept for backward, on the device: within the activations
   int64_t first_gathered_bytes = 0;              // received by one rank in the first micro-batch of a run

@@ -29,7 +29,7 @@ struct BenchmarkOptions {
   ModelSection::Dtype dtype = ModelSection::Dtype::kAuto;
   ModelSection::BaseDtype base_dtype = ModelSection::BaseDtype::kSame;
   ParallelSection parallel;
-  bool peer_copies = true, deterministic = false, cuda_graphs = false;  // as in comms and train
+  bool peer_copies = true, deterministic = false, cuda_graphs = true;  // as in comms and train
 };
 
 struct BenchmarkResult {

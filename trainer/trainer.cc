@@ -140,15 +140,19 @@ void Trainer::note_composed() {
 }
 
 void Trainer::use_graphs() {
-  if (!config_.train.cuda_graphs) return;
-  if (const char* why_not = model_->decoder.record_graphs(config_.lora.lora_dropout))
-    reporter_.note(fmt::format("train.cuda_graphs: nothing is recorded: {}", why_not));
+  if (!config_.train.cuda_graphs || !devices_.device().is_cuda()) return;
+  if (const char* why_not = model_->decoder.record_graphs()) reporter_.note(fmt::format("no CUDA graphs: {}", why_not));
 }
 
 // Once: of the first micro-batch; others may be of another kind.
 void Trainer::note_attention(const Batch& batch) {
   if (std::exchange(attention_noted_, true) || devices_.device().is_cpu()) return;
   reporter_.note(fmt::format("attention by {}", model_->decoder.attention_kernel(batch)));
+}
+
+void Trainer::note_graphs() {
+  if (model_->decoder.num_replays() == 0 || std::exchange(graphs_noted_, true)) return;
+  reporter_.note("micro-batches of one shape are started as CUDA graphs");
 }
 
 void Trainer::resume() {
@@ -252,6 +256,7 @@ void Trainer::forward_backward(int64_t step, int64_t micro_batch) {
     clock_.enter(half == ModelPhase::kForward ? Phase::kForward : Phase::kBackward);
     watchdog_.beat(half == ModelPhase::kForward ? "forward" : "backward", step);
   });
+  note_graphs();
 }
 
 void Trainer::settle() {

@@ -55,6 +55,7 @@ class Trainer {
   void note_composed();
   void use_graphs();
   void note_attention(const Batch& batch);
+  void note_graphs();
   void resume();
   void check_position();  // of the checkpoint in this run
   void start_step(int64_t step);
@@ -94,7 +95,7 @@ class Trainer {
   std::chrono::steady_clock::time_point settled_;  // when the last step was read, or what came after it was over
   bool stop_agreed_ = false;
   int64_t nonfinite_in_a_row_ = 0;
-  bool attention_noted_ = false;
+  bool attention_noted_ = false, graphs_noted_ = false;
 };
 
 }  // namespace rankwise

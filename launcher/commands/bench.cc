@@ -110,7 +110,7 @@ void add_bench(CLI::App& app, Command& chosen) {
   command->add_flag("!--no-peer-copies", options->peer_copies, "gather over NCCL also between GPUs of one host");
   command->add_flag("--cpu-offload", options->parallel.cpu_offload, "shards in pinned host memory, on GPUs");
   command->add_flag("--deterministic", options->deterministic, "equal bits from equal runs");
-  command->add_flag("--cuda-graphs", options->cuda_graphs, "start micro-batches as CUDA graphs");
+  command->add_flag("!--no-cuda-graphs", options->cuda_graphs, "start each kernel by itself");
   command->add_option("--resident-gib", options->parallel.resident_gib, "for gathered blocks that stay");
   command->footer("Prints one line of JSON.\nExample: mpirun -np 2 rankwise bench --shape 8b --base shard");
   command->callback([=, &chosen] {

@@ -108,10 +108,8 @@ void add_rows(std::vector<Kernel>& all, int64_t tokens) {
   const at::Tensor rotated = qkv.narrow(1, 0, kHeads + kKeys);
   all.push_back({"rotary embedding of q and k", 2.0 * static_cast<double>(rotated.numel()) * 2,
                  [=] { apply_rope(rotated, angles, false); }});
-  const Batch batch = one_sample(tokens);
-  all.push_back({"dropout mask", bytes_of({x}), [=] {
-                   dropout_mask({1, 2, 3, 0}, batch, kHidden, 0.05, x.options());
-                 }});
+  const Dropout dropout = step_dropout({1, 2}, 1, one_sample(tokens), 0.05, x.device()).of(0, kQkvInput);
+  all.push_back({"dropout mask", bytes_of({x}), [=] { dropout_mask(dropout, kHidden, x.options()); }});
 }
 
 void add_mlp(std::vector<Kernel>& all, int64_t tokens) {
@@ -124,11 +122,11 @@ void add_mlp(std::vector<Kernel>& all, int64_t tokens) {
                    swiglu_backward(dh, in_place);
                  }});
   all.push_back({"SwiGLU with low-rank terms", bytes_of({gate_up, dh, s}), [=] {
-                   low_rank_swiglu({&gate, &up, &down, nullptr}, gate_up, s);
+                   low_rank_swiglu({&gate, &up, &down, {}}, gate_up, s);
                  }});
   all.push_back({"SwiGLU with low-rank terms, backward", bytes_of({gate_up, gate_up, dh, s, s}), [=] {
                    at::Tensor in_place = gate_up;
-                   low_rank_swiglu_backward({&gate, &up, &down, nullptr}, dh, ds_down, in_place, s);
+                   low_rank_swiglu_backward({&gate, &up, &down, {}}, dh, ds_down, in_place, s);
                  }});
 }
 

@@ -74,14 +74,13 @@ struct Output {
 
 // The dropout masks of one step, [tokens, inputs] for each linear layer: what PEFT is to use in place of its own.
 void add_masks(Output& out, const std::vector<LinearGroup*>& groups, const Batch& batch, const StepContext& context) {
-  constexpr int64_t kInputGroupsPerLayer = 4;  // of q, k, v; o; gate, up; down
-  for (size_t g = 0; g < groups.size(); ++g) {
-    const auto index = static_cast<int64_t>(g);
-    const DropoutKey key{context.dropout_seed, context.step, index / kInputGroupsPerLayer,
-                         index % kInputGroupsPerLayer};
-    const auto& parts = groups[g]->parts();
-    const at::Tensor mask =
-        dropout_mask(key, batch, parts[0].in_features, context.dropout, at::TensorOptions().dtype(at::kDouble));
+  const auto num_groups = static_cast<int64_t>(groups.size());
+  const StepDropout dropout = step_dropout({context.dropout_seed, context.step}, num_groups / kNumInputGroups, batch,
+                                           context.dropout, at::kCPU);
+  for (int64_t g = 0; g < num_groups; ++g) {
+    const auto& parts = groups[static_cast<size_t>(g)]->parts();
+    const at::Tensor mask = dropout_mask(dropout.of(g / kNumInputGroups, InputGroup{g % kNumInputGroups}),
+                                         parts[0].in_features, at::TensorOptions().dtype(at::kDouble));
     for (const auto& part : parts) out.add(fmt::format("mask.{}.{}", context.step, part.module), mask);
   }
 }
@@ -109,7 +108,7 @@ void run(World& world, const json& request, const std::string& out_path) {
                                    .layout = layout}));
   Decoder model(config, store, dtype, layout.activations);
   const double dropout = request.value("dropout", 0.0);
-  const char* const no_graphs = request.value("cuda_graphs", false) ? model.record_graphs(dropout) : nullptr;
+  const char* const no_graphs = request.value("cuda_graphs", false) ? model.record_graphs() : nullptr;
   RW_CHECK(no_graphs == nullptr, Error, "cuda_graphs: {}", no_graphs);
   const auto groups = model.groups();
   const auto infos = adaptable_modules(config);
@@ -135,7 +134,8 @@ void run(World& world, const json& request, const std::string& out_path) {
   if (request.value("logits", true)) out.add("logits", model.logits(batches[0]));
   at::Tensor dembedding;
   AdamW adamw(adapter.masters(), {.weight_decay = request.value("weight_decay", 0.0)});
-  at::Tensor losses = at::zeros({request.value("steps", 1)}, at::kDouble);
+  const bool evaluates = request.value("evaluate", false);  // the first micro-batch, after each step
+  at::Tensor losses = at::zeros({request.value("steps", 1)}, at::kDouble), evaluations = at::zeros_like(losses);
   for (int64_t step = 0; step < losses.size(0); ++step) {
     adapter.gradients().zero_();
     const StepContext context{step, request.value("seed", 1u), dropout};
@@ -157,8 +157,10 @@ void run(World& world, const json& request, const std::string& out_path) {
     adamw.update(adapter.gradients(), targets, at::zeros({}, loss.options()), request.value("learning_rate", 1e-3),
                  request.value("max_grad_norm", 0.0));
     adapter.refresh_compute_copies();
+    if (evaluates) evaluations[step] = model.evaluate(batches[0]).item<double>();
   }
   out.add("losses", losses);
+  out.add("evaluations", evaluations);
   for (const auto& entry : adapter.entries()) out.add("final." + entry.key, adapter.master(entry));
   out.add("replays", at::full({}, model.num_replays(), at::kLong));
   if (world.rank() == 0) write_safetensors(out_path, out.views, {});

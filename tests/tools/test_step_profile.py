@@ -145,10 +145,28 @@ def test_the_table_names_each_class_and_its_ideal(trace):
     assert lines[0] == "| class | ms a step | of it | kernels | ideal ms | x ideal |"
     rows = {line.split(" | ")[0].strip("| "): line for line in lines[2:]}
     of_other_bases = ["row quantising", "transposes of weights", "expansion of NF4"]
-    assert [kind for kind in CLASSES if kind not in rows] == [*of_other_bases, "additions, other elementwise"]
+    absent = ["CUDA graphs", *of_other_bases, "additions, other elementwise"]
+    assert [kind for kind in CLASSES if kind not in rows] == absent
     assert rows["large GEMMs"] == "| large GEMMs | 0.06 | 61.5% | 1 | 310.75 | 0.00 |"
     assert rows["gaps"] == "| gaps | 0.01 | 7.7% | 0 |  |  |"
     assert rows["step"].startswith("| step | 0.10 |")
+
+
+def test_what_a_graph_starts_is_one_class(trace):
+    for event in trace["traceEvents"]:
+        if event["name"] == "cudaLaunchKernel" and event["args"]["correlation"] % 10 < 2:
+            event["name"] = "cudaGraphLaunch"
+    found = profile(trace)
+    assert (found.time["CUDA graphs"], found.time["large GEMMs"], found.time["gaps"]) == pytest.approx((80, 0, 7.5))
+    lines = table(found, RATES).splitlines()
+    assert lines[0] == "| class | ms a step | of it | kernels |"
+    assert [line.split(" | ")[0].strip("| ") for line in lines[2:]] == [
+        "CUDA graphs",
+        "copies and memsets",
+        "gaps",
+        "NCCL, other streams",
+        "step",
+    ]
 
 
 def test_a_trace_of_something_else_is_refused():

@@ -8,6 +8,8 @@
 
 #include <cstdint>
 
+#include "trainer/kernels/gpu_rows.h"
+
 namespace rankwise {
 
 inline constexpr int kLowRankSharedBytes = 216'064;  // of a block, at most: an H100 has them, and a B200
@@ -26,13 +28,6 @@ constexpr int64_t low_rank_scratch_bytes(int64_t rows, int64_t width, int64_t re
   return (2 * low_rank_stripes(width) * rows + 3 * regions * width) * kLowRankFilled * int64_t{sizeof(float)};
 }
 
-// mask[n][i] as GpuDropoutMask has it (gpu_rows.h); row_keys_N null: all ones.
-struct GpuDropout {
-  const uint64_t* row_keys_N;
-  uint64_t threshold;
-  float kept;
-};
-
 // What both passes read. gate = gate_up's left half + gate_scaling * s_gate b_gate^T, and up likewise.
 struct GpuLowRankMlp {
   void* gate_up_NI2;          // x W^T, without low-rank terms; backward turns it into dgate | dup
@@ -41,7 +36,7 @@ struct GpuLowRankMlp {
   const void* a_down_RI;
   int64_t rows, width, rank;  // width: I
   float gate_scaling, up_scaling;
-  GpuDropout dropout;  // of down's input
+  GpuDropout dropout;  // of down's input; row_keys_N null: none
   float* scratch;      // of rankwise_low_rank_scratch_bytes
 };
 

@@ -21,6 +21,7 @@ GpuRowKernels load() {
   find(kernels.swiglu, "rankwise_swiglu");
   find(kernels.swiglu_backward, "rankwise_swiglu_backward");
   find(kernels.cross_entropy, "rankwise_cross_entropy");
+  find(kernels.dropout_row_keys, "rankwise_dropout_row_keys");
   find(kernels.dropout_mask, "rankwise_dropout_mask");
   return kernels;
 }

@@ -70,17 +70,28 @@ __global__ void __launch_bounds__(kMaxThreads) swiglu_backward(GpuSwigluBackward
   }
 }
 
+// A block a mask.
+__global__ void __launch_bounds__(kMaxThreads) dropout_row_keys(GpuDropoutRowKeys call) {
+  const int64_t mask = blockIdx.x;
+  const uint64_t key = call.mask_keys_M[mask];
+  for (int64_t n = thread(); n < call.rows; n += threads()) {
+    const uint64_t sample = random64(key, static_cast<uint64_t>(call.samples_N[n]));
+    call.row_keys_MN[mask * call.rows + n] = random64(sample, static_cast<uint64_t>(call.positions_N[n]));
+  }
+}
+
 template <typename T>
 __global__ void __launch_bounds__(kMaxThreads) dropout_mask(GpuDropoutMask call) {
   const int64_t row = blockIdx.x;
   const int count = static_cast<int>(call.columns / kLanes<T>);
-  const uint64_t key = call.row_keys_N[row];
+  const uint64_t key = call.dropout.row_keys_N[row];
   Piece<T>* mask = pieces(static_cast<T*>(call.mask_NC) + row * call.columns);
   for (int i = thread(); i < count; i += threads()) {
     const StreamPlace place(key, static_cast<uint64_t>(i) * kLanes<T>);
     float kept[kLanes<T>];
 #pragma unroll
-    for (int k = 0; k < kLanes<T>; ++k) kept[k] = (place.number(k) >> 32) < call.threshold ? 0.0f : call.kept;
+    for (int k = 0; k < kLanes<T>; ++k)
+      kept[k] = (place.number(k) >> 32) < call.dropout.threshold ? 0.0f : call.dropout.kept;
     mask[i] = rounded<T>(kept);
   }
 }
@@ -108,6 +119,14 @@ int rankwise_swiglu_backward(const rankwise::GpuSwigluBackward* call, void* stre
   using namespace rankwise;
   return start_rows(swiglu_backward<float>, swiglu_backward<BFloat16>, *call,
                     threads_for(call->width / lanes(call->type), kMaxThreads), stream);
+}
+
+int rankwise_dropout_row_keys(const rankwise::GpuDropoutRowKeys* call, void* stream) {
+  using namespace rankwise;
+  if (call->masks == 0 || call->rows == 0) return cudaSuccess;
+  dropout_row_keys<<<static_cast<unsigned>(call->masks), threads_for(call->rows, kMaxThreads), 0,
+                     static_cast<cudaStream_t>(stream)>>>(*call);
+  return cudaGetLastError();
 }
 
 int rankwise_dropout_mask(const rankwise::GpuDropoutMask* call, void* stream) {

@@ -93,15 +93,25 @@ struct GpuCrossEntropy {
   bool with_gradient;
 };
 
-// mask[n][c] = 0 where the upper 32 bits of random64(row_keys[n], c) (base/counter_random.h) are below `threshold`,
-// else `kept`.
-struct GpuDropoutMask {
-  GpuType type;
+// row_keys[m][n] = random64(random64(mask_keys[m], samples[n]), positions[n]) (base/counter_random.h).
+struct GpuDropoutRowKeys {
+  const uint64_t* mask_keys_M;
+  const int64_t *samples_N, *positions_N;
+  uint64_t* row_keys_MN;
+  int64_t masks, rows;
+};
+
+// mask[n][c] = 0 where the upper 32 bits of random64(row_keys[n], c) are below `threshold`, else `kept`.
+struct GpuDropout {
   const uint64_t* row_keys_N;
-  void* mask_NC;
-  int64_t rows, columns;
   uint64_t threshold;
   float kept;
+};
+struct GpuDropoutMask {
+  GpuType type;
+  GpuDropout dropout;
+  void* mask_NC;
+  int64_t rows, columns;
 };
 
 }  // namespace rankwise
@@ -115,6 +125,7 @@ int rankwise_rope(const rankwise::GpuRope* call, void* stream);
 int rankwise_swiglu(const rankwise::GpuSwiglu* call, void* stream);
 int rankwise_swiglu_backward(const rankwise::GpuSwigluBackward* call, void* stream);
 int rankwise_cross_entropy(const rankwise::GpuCrossEntropy* call, void* stream);
+int rankwise_dropout_row_keys(const rankwise::GpuDropoutRowKeys* call, void* stream);
 int rankwise_dropout_mask(const rankwise::GpuDropoutMask* call, void* stream);
 void* rankwise_current_stream();  // LibTorch's, of this thread; from comms/
 }
@@ -132,6 +143,7 @@ struct GpuRowKernels {
   decltype(rankwise_swiglu)* swiglu;
   decltype(rankwise_swiglu_backward)* swiglu_backward;
   decltype(rankwise_cross_entropy)* cross_entropy;
+  decltype(rankwise_dropout_row_keys)* dropout_row_keys;
   decltype(rankwise_dropout_mask)* dropout_mask;
 };
 

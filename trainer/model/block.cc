@@ -12,9 +12,6 @@
 namespace rankwise {
 namespace {
 
-// Layers that share an input share a dropout mask.
-enum InputGroup : int64_t { kQkvInput, kOutputInput, kGateUpInput, kDownInput };
-
 std::string layer_prefix(int64_t layer) { return fmt::format("model.layers.{}.", layer); }
 
 LinearPart part(int64_t layer, const char* name, int64_t in, int64_t out, bool bias) {
@@ -32,16 +29,6 @@ std::vector<LinearPart> gate_up_parts(const ModelConfig& c, int64_t layer) {
   return {part(layer, "mlp.gate_proj", c.hidden_size, c.intermediate_size, c.mlp_bias),
           part(layer, "mlp.up_proj", c.hidden_size, c.intermediate_size, c.mlp_bias)};
 }
-
-// The dropout context of one input of this layer; null outside training.
-struct Dropout {
-  Dropout(const BlockContext& context, int64_t layer, InputGroup group)
-      : value{{context.dropout_seed, context.step, layer, group}, context.batch, context.dropout},
-        on(context.training) {}
-  const DropoutContext* get() const { return on ? &value : nullptr; }
-  DropoutContext value;
-  bool on;
-};
 
 }  // namespace
 
@@ -108,7 +95,7 @@ void Block::rotate(const at::Tensor& qkv_NE, const RopeAngles& angles, bool inve
              inverse);
 }
 
-at::Tensor Block::project_qkv(const at::Tensor& x_NC, const DropoutContext* dropout, BlockSaved* saved) {
+at::Tensor Block::project_qkv(const at::Tensor& x_NC, const Dropout& dropout, BlockSaved* saved) {
   const Normed normed = rms_norm(x_NC, norm_weight("input_layernorm.weight"), eps_);
   if (saved != nullptr) saved->rstd1_N1 = normed.rstd_N1;
   at::Tensor qkv_NE = qkv_.forward(normed.normed_NC, {}, dropout, saved != nullptr ? &saved->qkv_linear : nullptr);
@@ -118,25 +105,26 @@ at::Tensor Block::project_qkv(const at::Tensor& x_NC, const DropoutContext* drop
 
 at::Tensor Block::attention_half(const at::Tensor& x_NC, const BlockContext& context, BlockSaved& saved,
                                  bool with_output) {
-  saved.qkv_NE = project_qkv(x_NC, Dropout(context, layer_, kQkvInput).get(), &saved);
+  saved.qkv_NE = project_qkv(x_NC, context.dropout.of(layer_, kQkvInput), &saved);
   rotate(saved.qkv_NE, context.angles, /*inverse=*/false);
   saved.out_NF =
       attention_forward(saved.qkv_NE, context.samples, shape_, context.training ? &saved.attention : nullptr);
   if (!with_output) return {};
-  return o_.forward(saved.out_NF, x_NC, Dropout(context, layer_, kOutputInput).get(), &saved.o_linear);
+  return o_.forward(saved.out_NF, x_NC, context.dropout.of(layer_, kOutputInput), &saved.o_linear);
 }
 
 at::Tensor Block::mlp_half(const BlockContext& context, BlockSaved& saved, bool with_output) {
   const Normed normed = rms_norm(saved.middle_NC, norm_weight("post_attention_layernorm.weight"), eps_);
   saved.rstd2_N1 = normed.rstd_N1;
-  const Dropout gate_up_dropout(context, layer_, kGateUpInput), down_dropout(context, layer_, kDownInput);
-  const auto shared = low_rank_mlp(gate_up_, down_, normed.normed_NC, down_dropout.get());
+  const Dropout gate_up_dropout = context.dropout.of(layer_, kGateUpInput),
+                down_dropout = context.dropout.of(layer_, kDownInput);
+  const auto shared = low_rank_mlp(gate_up_, down_, normed.normed_NC, down_dropout);
   if (!shared) {
-    saved.gate_up_NI2 = gate_up_.forward(normed.normed_NC, {}, gate_up_dropout.get(), &saved.gate_up_linear);
+    saved.gate_up_NI2 = gate_up_.forward(normed.normed_NC, {}, gate_up_dropout, &saved.gate_up_linear);
     if (!with_output) return {};
-    return down_.forward(swiglu(saved.gate_up_NI2), saved.middle_NC, down_dropout.get(), &saved.down_linear);
+    return down_.forward(swiglu(saved.gate_up_NI2), saved.middle_NC, down_dropout, &saved.down_linear);
   }
-  saved.gate_up_linear.s_NR = gate_up_.low_rank_input(normed.normed_NC, gate_up_dropout.get());
+  saved.gate_up_linear.s_NR = gate_up_.low_rank_input(normed.normed_NC, gate_up_dropout);
   saved.gate_up_NI2 = gate_up_.multiply(normed.normed_NC, {}, {});
   if (!with_output) return {};
   const LowRankSwiglu made = low_rank_swiglu(*shared, saved.gate_up_NI2, saved.gate_up_linear.s_NR);
@@ -163,26 +151,26 @@ at::Tensor Block::forward(const at::Tensor& x_NC, const BlockContext& context, A
 
 // Turns gate_up into its gradient. Returns dS of gate and up where the same pass made it.
 at::Tensor Block::mlp_middle_backward(const at::Tensor& dy_NC, const BlockContext& context, BlockSaved& saved) {
-  const Dropout dropout(context, layer_, kDownInput);
+  const Dropout dropout = context.dropout.of(layer_, kDownInput);
   const at::Tensor& s_NR = saved.down_linear.s_NR;
-  if (const auto shared = low_rank_mlp(gate_up_, down_, dy_NC, dropout.get())) {
+  if (const auto shared = low_rank_mlp(gate_up_, down_, dy_NC, dropout)) {
     const at::Tensor ds_NR = down_.low_rank_gradient(dy_NC, s_NR);
     const at::Tensor dh_NI = down_.multiply_transposed(dy_NC, {});
     return low_rank_swiglu_backward(*shared, dh_NI, ds_NR, saved.gate_up_NI2, saved.gate_up_linear.s_NR);
   }
-  const at::Tensor dh_NI = down_.backward(dy_NC, {swiglu(saved.gate_up_NI2)}, dropout.get(), saved.down_linear, true);
+  const at::Tensor dh_NI = down_.backward(dy_NC, {swiglu(saved.gate_up_NI2)}, dropout, saved.down_linear, true);
   swiglu_backward(dh_NI, saved.gate_up_NI2);
   return {};
 }
 
 at::Tensor Block::mlp_half_backward(at::Tensor dy_NC, const BlockContext& context, BlockSaved& saved) {
-  const Dropout dropout(context, layer_, kGateUpInput);
+  const Dropout dropout = context.dropout.of(layer_, kGateUpInput);
   const at::Tensor ds_NR = mlp_middle_backward(dy_NC, context, saved);
   const at::Tensor& weight = norm_weight("post_attention_layernorm.weight");
   const LinearInput normed{saved.middle_NC, saved.rstd2_N1, weight};
   at::Tensor dnormed_NC = ds_NR.defined()
-                              ? gate_up_.backward_from(ds_NR, saved.gate_up_NI2, normed, dropout.get(), true)
-                              : gate_up_.backward(saved.gate_up_NI2, normed, dropout.get(), saved.gate_up_linear, true);
+                              ? gate_up_.backward_from(ds_NR, saved.gate_up_NI2, normed, dropout, true)
+                              : gate_up_.backward(saved.gate_up_NI2, normed, dropout, saved.gate_up_linear, true);
   saved.gate_up_NI2.reset();
   add_rms_norm_backward(dy_NC, std::move(dnormed_NC), saved.middle_NC, saved.rstd2_N1, weight);
   return dy_NC;
@@ -190,15 +178,16 @@ at::Tensor Block::mlp_half_backward(at::Tensor dy_NC, const BlockContext& contex
 
 at::Tensor Block::attention_half_backward(at::Tensor dy_NC, const BlockContext& context, BlockSaved& saved,
                                           bool need_dx) {
-  const Dropout o_dropout(context, layer_, kOutputInput), qkv_dropout(context, layer_, kQkvInput);
-  const at::Tensor dout_NF = o_.backward(dy_NC, {saved.out_NF}, o_dropout.get(), saved.o_linear, true);
+  const Dropout o_dropout = context.dropout.of(layer_, kOutputInput),
+                qkv_dropout = context.dropout.of(layer_, kQkvInput);
+  const at::Tensor dout_NF = o_.backward(dy_NC, {saved.out_NF}, o_dropout, saved.o_linear, true);
   at::Tensor dqkv_NE =
       attention_backward(dout_NF, saved.qkv_NE, saved.out_NF, saved.attention, context.samples, shape_);
   rotate(dqkv_NE, context.angles, /*inverse=*/true);
   norm_heads_backward(dqkv_NE, saved);
   const at::Tensor& weight = norm_weight("input_layernorm.weight");
   const LinearInput normed{saved.x_NC, saved.rstd1_N1, weight};
-  at::Tensor dnormed_NC = qkv_.backward(dqkv_NE, normed, qkv_dropout.get(), saved.qkv_linear, need_dx);
+  at::Tensor dnormed_NC = qkv_.backward(dqkv_NE, normed, qkv_dropout, saved.qkv_linear, need_dx);
   if (!need_dx) return {};
   add_rms_norm_backward(dy_NC, std::move(dnormed_NC), saved.x_NC, saved.rstd1_N1, weight);
   return dy_NC;
@@ -213,15 +202,15 @@ at::Tensor Block::backward(at::Tensor dy_NC, const BlockContext& context, Activa
 }
 
 at::Tensor Block::extend(const at::Tensor& x_NC, const RopeAngles& angles, History& history) {
-  const at::Tensor qkv_NE = project_qkv(x_NC, nullptr, nullptr);
+  const at::Tensor qkv_NE = project_qkv(x_NC, {}, nullptr);
   rotate(qkv_NE, angles, /*inverse=*/false);
   const QkvViews views = split_qkv(qkv_NE, shape_);
   history.k_PKD = history.k_PKD.defined() ? at::cat({history.k_PKD, views.k_NKD}) : views.k_NKD.contiguous();
   history.v_PKD = history.v_PKD.defined() ? at::cat({history.v_PKD, views.v_NKD}) : views.v_NKD.contiguous();
   const at::Tensor out_NF = attention_with_history(views.q_NHD, history.k_PKD, history.v_PKD, shape_);
-  const at::Tensor middle_NC = o_.forward(out_NF, x_NC, nullptr, nullptr);
+  const at::Tensor middle_NC = o_.forward(out_NF, x_NC, {}, nullptr);
   const at::Tensor normed_NC = rms_norm(middle_NC, norm_weight("post_attention_layernorm.weight"), eps_).normed_NC;
-  return down_.forward(swiglu(gate_up_.forward(normed_NC, {}, nullptr, nullptr)), middle_NC, nullptr, nullptr);
+  return down_.forward(swiglu(gate_up_.forward(normed_NC, {}, {}, nullptr)), middle_NC, {}, nullptr);
 }
 
 }  // namespace rankwise

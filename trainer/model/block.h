@@ -28,13 +28,10 @@ constexpr bool recomputes_block(ActivationPolicy policy) { return policy >= Acti
 
 // Everything about a batch that blocks share.
 struct BlockContext {
-  const Batch* batch;
   SampleLayout samples;
   RopeAngles angles;
-  bool training;  // keep for backward, and apply dropout
-  uint64_t dropout_seed;
-  int64_t step;
-  double dropout;
+  bool training;  // keep for backward
+  StepDropout dropout = {};
 };
 
 struct BlockSaved {
@@ -82,7 +79,7 @@ class Block {
   at::Tensor attention_half_backward(at::Tensor dy_NC, const BlockContext& context, BlockSaved& saved, bool need_dx);
   at::Tensor mlp_middle_backward(const at::Tensor& dy_NC, const BlockContext& context, BlockSaved& saved);
   at::Tensor mlp_half_backward(at::Tensor dy_NC, const BlockContext& context, BlockSaved& saved);
-  at::Tensor project_qkv(const at::Tensor& x_NC, const DropoutContext* dropout, BlockSaved* saved);
+  at::Tensor project_qkv(const at::Tensor& x_NC, const Dropout& dropout, BlockSaved* saved);
   void norm_heads(const at::Tensor& qkv_NE, BlockSaved* saved) const;
   void norm_heads_backward(const at::Tensor& dqkv_NE, const BlockSaved& saved) const;
   void rotate(const at::Tensor& qkv_NE, const RopeAngles& angles, bool inverse) const;

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "base/error.h"
 #include "trainer/model/gpu.h"
 #include "trainer/model/loss.h"
 #include "trainer/model/norm.h"
@@ -18,7 +19,6 @@ namespace {
 constexpr const char* kEmbedding = "model.embed_tokens.weight";
 constexpr const char* kHead = "lm_head.weight";
 constexpr const char* kFinalNorm = "model.norm.weight";
-constexpr size_t kMostGraphs = 8;  // shapes that are recorded
 
 UnitSpec block_unit(const ModelConfig& c, int64_t layer) {
   const std::string prefix = fmt::format("model.layers.{}.", layer);
@@ -109,8 +109,10 @@ at::Tensor Decoder::here(const std::vector<int64_t>& values) const { return uplo
 BlockContext Decoder::context_of(const Batch& batch, const StepContext* step) {
   const RopeAngles angles = rope_.angles(batch.positions, dtype_, store_.device());
   const SampleLayout samples(batch.sample_starts, store_.device(), blocks_.front().attention_shape());
-  if (step == nullptr) return {&batch, samples, angles, false, 0, 0, 0.0};
-  return {&batch, samples, angles, true, step->dropout_seed, step->step, step->dropout};
+  if (step == nullptr) return {samples, angles, /*training=*/false};
+  return {
+      samples, angles, /*training=*/true,
+      step_dropout({step->dropout_seed, step->step}, config_.num_hidden_layers, batch, step->dropout, store_.device())};
 }
 
 at::Tensor Decoder::embed(const at::Tensor& ids_N) {
@@ -136,14 +138,16 @@ Decoder::Inputs Decoder::inputs_of(const Batch& batch, const StepContext* step) 
   return {here(batch.ids), here(batch.target_rows), here(batch.targets), context_of(batch, step)};
 }
 
-// All that differs between two micro-batches of a shape.
-std::array<at::Tensor*, 5> Decoder::changing(Inputs& inputs) {
-  RopeAngles& angles = inputs.context.angles;
-  return {&inputs.ids_N, &inputs.target_rows_M, &inputs.targets_M, &angles.cos_N1D, &angles.sin_N1D};
+// All that differs between two micro-batches of a shape; the last is undefined where nothing is dropped.
+std::array<at::Tensor*, 6> Decoder::changing(Inputs& inputs) {
+  BlockContext& context = inputs.context;
+  return {&inputs.ids_N,           &inputs.target_rows_M,   &inputs.targets_M,
+          &context.angles.cos_N1D, &context.angles.sin_N1D, &context.dropout.row_keys_MN};
 }
 
 at::Tensor Decoder::evaluate(const Batch& batch) {
   const at::NoGradGuard no_grad;
+  forget_recorded();
   store_.travel(Direction::kForward);
   const Inputs inputs = inputs_of(batch, nullptr);
   const at::Tensor x_NC = run_blocks(embed(inputs.ids_N), inputs.context, nullptr);
@@ -180,51 +184,73 @@ at::Tensor Decoder::backward(Turn turn, const Inputs& inputs, bool need_dembeddi
   return dx_NC;
 }
 
-const char* Decoder::record_graphs(double dropout) {
+const char* Decoder::record_graphs() {
   if (!store_.device().is_cuda()) return "the base is not on a GPU";
   if (!store_.stays_whole()) return "parts of the base are gathered in every step";
   if (policy_ == ActivationPolicy::kOffload) return "activations pass to the host and back";
-  if (dropout > 0) return "dropout draws on the host";
-  graphs_ = std::make_unique<GpuGraphs>(store_.device());
+  recorder_ = std::make_unique<GpuRecorder>(store_.device());
   return nullptr;
 }
 
-// The first micro-batch of a shape shows every product its algorithm and attention its plan; the second is recorded.
+// There is memory for the activations of one micro-batch, and those that were recorded have it.
+void Decoder::forget_recorded() {
+  if (!recorded_) return;
+  recorded_.reset();
+  release_cached_memory();
+}
+
+// The first micro-batch of a shape shows every product its algorithm and attention its plan; a later one is recorded.
 // Where there is no room for that, this and all later ones are started kernel by kernel.
 Decoder::Recorded* Decoder::recorded_for(const Inputs& inputs) {
+  if (!recorder_) return nullptr;
   const SampleLayout& samples = inputs.context.samples;
-  if (!graphs_ || inputs.context.dropout > 0 || !samples.dense()) return nullptr;
-  const GraphKey key{inputs.ids_N.size(0), inputs.targets_M.size(0), samples.longest()};
-  if (const auto found = recorded_.find(key); found != recorded_.end()) return &found->second;
-  if (recorded_.size() == kMostGraphs || seen_.insert(key).second) return nullptr;
+  const RepeatedShape::Shape shape{inputs.ids_N.size(0), inputs.targets_M.size(0),
+                                   samples.dense() ? samples.longest() : 0};
+  const bool pays = shapes_.comes(shape) && samples.dense();
+  if (recorded_ && recorded_->shape == shape) return &*recorded_;
+  if (recorded_) shapes_.lost(recorded_->uses);
+  forget_recorded();
+  if (!pays) return nullptr;
   try {
-    return &recorded_.emplace(key, record(inputs)).first->second;
+    return &recorded_.emplace(record(shape, inputs));
   } catch (const c10::OutOfMemoryError&) {
-    recorded_.clear();
-    graphs_.reset();
+    recorder_.reset();
     release_cached_memory();
     return nullptr;
+  } catch (const c10::Error& error) {
+    throw Error(
+        fmt::format("a micro-batch could not be recorded as a CUDA graph: {}; with train.cuda_graphs: false "
+                    "none is",
+                    error.what_without_backtrace()));
   }
 }
 
-Decoder::Recorded Decoder::record(const Inputs& inputs) {
+Decoder::Recorded Decoder::record(const RepeatedShape::Shape& shape, const Inputs& inputs) {
   release_cached_memory();  // a graph's memory is its own
-  Recorded recorded{.inputs = inputs};
-  recorded.inputs.context.batch = nullptr;  // another's next time
-  for (at::Tensor* tensor : changing(recorded.inputs)) *tensor = tensor->clone();
+  Recorded recorded{.shape = shape, .inputs = inputs};
+  for (at::Tensor* tensor : changing(recorded.inputs)) {
+    if (tensor->defined()) *tensor = tensor->clone();
+  }
   Turn turn;
-  recorded.forward = graphs_->record([&] { turn = forward(recorded.inputs); });
-  recorded.loss = turn.loss.sum;
-  recorded.backward = graphs_->record([&] { backward(std::move(turn), recorded.inputs, /*need_dembedding=*/false); });
+  recorded.graphs = recorder_->record({
+      [&] {
+        turn = forward(recorded.inputs);
+        recorded.loss = turn.loss.sum;
+      },
+      [&] { backward(std::move(turn), recorded.inputs, /*need_dembedding=*/false); },
+  });
   return recorded;
 }
 
 at::Tensor Decoder::replay(Recorded& recorded, Inputs& inputs, const std::function<void(ModelPhase)>& on_phase) {
   const auto from = changing(inputs), to = changing(recorded.inputs);
-  for (size_t k = 0; k < to.size(); ++k) to[k]->copy_(*from[k]);
-  recorded.forward.launch();
+  for (size_t k = 0; k < to.size(); ++k) {
+    if (to[k]->defined()) to[k]->copy_(*from[k]);
+  }
+  recorded.graphs[0].launch();
   on_phase(ModelPhase::kBackward);
-  recorded.backward.launch();
+  recorded.graphs[1].launch();
+  ++recorded.uses;
   ++num_replays_;
   return recorded.loss.clone();  // the next launch writes it again
 }

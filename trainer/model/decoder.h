@@ -8,9 +8,8 @@
 #include <array>
 #include <cstdint>
 #include <functional>
-#include <map>
 #include <memory>
-#include <set>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -19,6 +18,7 @@
 #include "trainer/model/gpu_graph.h"
 #include "trainer/model/loss.h"
 #include "trainer/model/offloaded_inputs.h"
+#include "trainer/model/repeated_shape.h"
 
 namespace rankwise {
 
@@ -42,9 +42,10 @@ class Decoder {
   std::vector<LinearGroup*> groups();                // all linear layers, block by block, in the order of the model
   int64_t num_composed() const;                      // blocks whose MLP's low-rank terms take passes of their own
   const char* attention_kernel(const Batch& batch);  // who attends to it in training, for people
-  // Of micro-batches that are trained on from now on, each shape's second is recorded and later ones are started by two
-  // calls (gpu_graph.h), where their samples are of one length. Returns why not, for people; null: so it will be.
-  const char* record_graphs(double dropout);
+  // From now on, where micro-batches of one shape follow each other (repeated_shape.h) and their samples are of one
+  // length, training records one and starts the others by two calls (gpu_graph.h), until something else is computed.
+  // Returns why not, for people; null: so it will be.
+  const char* record_graphs();
   int64_t num_replays() const noexcept { return num_replays_; }  // micro-batches that were started so
   void check() { store_.check(); }  // CommError if the ranks that hold the base with this one are gone
 
@@ -80,11 +81,12 @@ class Decoder {
     at::Tensor x_NC, rows_MC, rstd_M1;  // the last block's output, its target rows, and what normed those
     HeadLoss loss;
   };
-  using GraphKey = std::array<int64_t, 3>;  // tokens, targets, tokens of a sample
   struct Recorded {
+    RepeatedShape::Shape shape;
     Inputs inputs;  // read by the graphs
     at::Tensor loss = {};
-    GpuGraph forward = {}, backward = {};
+    std::vector<GpuGraph> graphs = {};  // forward, backward
+    int64_t uses = 0;
   };
 
   at::Tensor here(const std::vector<int64_t>& values) const;  // on the base's device
@@ -93,11 +95,12 @@ class Decoder {
   at::Tensor to_logits(const at::Tensor& hidden_NC);
   at::Tensor run_blocks(at::Tensor x_NC, const BlockContext& context, std::vector<BlockSaved>* saved);
   Inputs inputs_of(const Batch& batch, const StepContext* step);
-  static std::array<at::Tensor*, 5> changing(Inputs& inputs);
+  static std::array<at::Tensor*, 6> changing(Inputs& inputs);
   Turn forward(const Inputs& inputs);
   at::Tensor backward(Turn turn, const Inputs& inputs, bool need_dembedding);
   Recorded* recorded_for(const Inputs& inputs);
-  Recorded record(const Inputs& inputs);
+  Recorded record(const RepeatedShape::Shape& shape, const Inputs& inputs);
+  void forget_recorded();
   at::Tensor replay(Recorded& recorded, Inputs& inputs, const std::function<void(ModelPhase)>& on_phase);
   at::Tensor train(const Batch& batch, const StepContext& step, const std::function<void(ModelPhase)>& on_phase,
                    at::Tensor* dembedding_NC);
@@ -110,9 +113,9 @@ class Decoder {
   WeightHandle embedding_, head_;
   std::vector<Block> blocks_;
   std::unique_ptr<OffloadedInputs> offloaded_;  // where the policy offloads and the base lies on a device, else null
-  std::unique_ptr<GpuGraphs> graphs_;           // null: micro-batches are started kernel by kernel
-  std::set<GraphKey> seen_;
-  std::map<GraphKey, Recorded> recorded_;
+  std::unique_ptr<GpuRecorder> recorder_;       // null: micro-batches are started kernel by kernel
+  RepeatedShape shapes_;
+  std::optional<Recorded> recorded_;
   int64_t num_replays_ = 0;
 };
 

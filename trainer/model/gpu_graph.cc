@@ -6,6 +6,7 @@
 #include <exception>
 
 #include "base/shared_library.h"
+#include "trainer/model/cuda_graph.h"
 
 namespace rankwise {
 namespace {
@@ -35,28 +36,32 @@ void end_after_failure(void* graph) noexcept {
   }
 }
 
+std::shared_ptr<void> recorded(const std::function<void()>& work, const GpuGraphPool& pool) {
+  std::shared_ptr<void> graph(library().begin(&pool), library().end_of);
+  try {
+    work();
+  } catch (...) {
+    end_after_failure(graph.get());
+    throw;
+  }
+  library().end(graph.get());
+  return graph;
+}
+
 }  // namespace
 
 void GpuGraph::launch() const { library().launch(graph_.get()); }
 
-GpuGraphs::GpuGraphs(c10::Device device)
-    : stream_(c10::impl::VirtualGuardImpl(device.type()).getStreamFromGlobalPool(device, /*isHighPriority=*/false)),
-      pool_() {
-  library().pool(&pool_);
-}
+GpuRecorder::GpuRecorder(c10::Device device)
+    : stream_(c10::impl::VirtualGuardImpl(device.type()).getStreamFromGlobalPool(device, /*isHighPriority=*/false)) {}
 
-GpuGraph GpuGraphs::record(const std::function<void()>& work) {
+std::vector<GpuGraph> GpuRecorder::record(const std::vector<std::function<void()>>& works) {
   const c10::StreamGuard guard(stream_);
-  GpuGraph graph;
-  graph.graph_ = std::shared_ptr<void>(library().begin(&pool_), library().end_of);
-  try {
-    work();
-  } catch (...) {
-    end_after_failure(graph.graph_.get());
-    throw;
-  }
-  library().end(graph.graph_.get());
-  return graph;
+  GpuGraphPool pool{};  // of these graphs alone: LibTorch takes none again that has lost its last
+  library().pool(&pool);
+  std::vector<GpuGraph> graphs(works.size());
+  for (size_t k = 0; k < works.size(); ++k) graphs[k].graph_ = recorded(works[k], pool);
+  return graphs;
 }
 
 }  // namespace rankwise

@@ -7,8 +7,7 @@
 
 #include <functional>
 #include <memory>
-
-#include "trainer/model/cuda_graph.h"
+#include <vector>
 
 namespace rankwise {
 
@@ -17,25 +16,24 @@ class GpuGraph {
   void launch() const;  // on the current stream
 
  private:
-  friend class GpuGraphs;
+  friend class GpuRecorder;
   std::shared_ptr<void> graph_;
 };
 
-// Graphs that share their memory, as those do of which one runs at a time. What a graph's work allocates stays where it
-// is, and is written again by every launch: a tensor that outlives the recording is read before the next launch of any
-// of these graphs, unless one graph of a pair makes it for the other and both are launched in turn. One thread.
-class GpuGraphs {
+class GpuRecorder {  // one thread's
  public:
-  explicit GpuGraphs(c10::Device device);  // a CUDA device
+  explicit GpuRecorder(c10::Device device);  // a CUDA device
 
-  // Runs `work`, which may not wait for the device, nor hand it numbers of the host but those it is to have at every
-  // launch; what it starts is recorded and not done. Throws what work throws; c10::OutOfMemoryError where the device
-  // has no room beside what its allocator keeps.
-  GpuGraph record(const std::function<void()>& work);
+  // Runs each work, which may not wait for the device, nor hand it numbers of the host but those it is to have at every
+  // launch; what it starts is recorded and not done. The graphs, one a work, share their memory, as those do of which
+  // one runs at a time: what their works allocate stays where it is, and is written again by every launch. A tensor
+  // that outlives its recording is read before the next launch of any of them, unless one graph makes it for another
+  // and they are launched in turn. Throws what a work throws; c10::OutOfMemoryError where the device has no room beside
+  // what its allocator keeps.
+  std::vector<GpuGraph> record(const std::vector<std::function<void()>>& works);
 
  private:
   c10::Stream stream_;
-  GpuGraphPool pool_;
 };
 
 }  // namespace rankwise

@@ -20,7 +20,6 @@ at::Tensor scratch_of(const at::Tensor& gate_up_NI2) {
 // Owns what a call points to beside the caller's tensors.
 struct Call {
   at::Tensor scratch;
-  std::optional<DropoutRows> rows;
   GpuLowRankMlp mlp;
 
   Call(const LowRankMlp& m, const at::Tensor& gate_up_NI2, const at::Tensor& s_NR2)
@@ -37,10 +36,7 @@ struct Call {
             .up_scaling = static_cast<float>(m.up->scaling),
             .dropout = {nullptr, 0, 1.0f},
             .scratch = static_cast<float*>(scratch.mutable_data_ptr())} {
-    if (!drops(m.dropout)) return;
-    rows = dropout_rows(m.dropout->key, *m.dropout->batch, m.dropout->p, gate_up_NI2.device());
-    mlp.dropout = {reinterpret_cast<const uint64_t*>(rows->keys_N.const_data_ptr<int64_t>()), rows->threshold,
-                   rows->kept};
+    if (m.dropout.row_keys_N.defined()) mlp.dropout = gpu_dropout(m.dropout);
   }
 };
 
@@ -65,7 +61,7 @@ int64_t shared_pass_bytes(int64_t tokens, int64_t width) {
 }
 
 std::optional<LowRankMlp> low_rank_mlp(const LinearGroup& gate_up, const LinearGroup& down, const at::Tensor& x,
-                                       const DropoutContext* dropout) {
+                                       const Dropout& dropout) {
   if (!shares_passes(gate_up, down, x.scalar_type(), x.device())) return {};
   const auto& parts = gate_up.parts();
   return LowRankMlp{&*parts[0].lora, &*parts[1].lora, &*down.parts()[0].lora, dropout};

@@ -22,12 +22,12 @@ bool shares_passes(const LinearGroup& gate_up, const LinearGroup& down, c10::Sca
 
 struct LowRankMlp {
   const LowRank *gate, *up, *down;
-  const DropoutContext* dropout;  // of down's input; may be null
+  Dropout dropout;  // of down's input
 };
 
 // The pairs of an MLP whose passes are shared, x being its input or a gradient; none: compose.
 std::optional<LowRankMlp> low_rank_mlp(const LinearGroup& gate_up, const LinearGroup& down, const at::Tensor& x,
-                                       const DropoutContext* dropout);
+                                       const Dropout& dropout);
 
 // gate_up: x W^T without low-rank terms, in both passes. s: x A^T of gate beside up.
 struct LowRankSwiglu {

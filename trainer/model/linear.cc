@@ -159,13 +159,13 @@ at::Tensor LinearGroup::multiply_transposed(const at::Tensor& dy_NO, const at::T
   return sum_products({}, products);
 }
 
-at::Tensor LinearGroup::low_rank_input(const at::Tensor& x_NI, const DropoutContext* dropout) const {
-  if (!drops(dropout)) return narrow_product(x_NI, a_RI_.t());
-  at::Tensor kept_NI = dropout_mask(dropout->key, *dropout->batch, x_NI.size(1), dropout->p, x_NI.options()).mul_(x_NI);
+at::Tensor LinearGroup::low_rank_input(const at::Tensor& x_NI, const Dropout& dropout) const {
+  if (!dropout.row_keys_N.defined()) return narrow_product(x_NI, a_RI_.t());
+  at::Tensor kept_NI = dropout_mask(dropout, x_NI.size(1), x_NI.options()).mul_(x_NI);
   return narrow_product(kept_NI, a_RI_.t());
 }
 
-at::Tensor LinearGroup::forward(const at::Tensor& x_NI, const at::Tensor& residual_NO, const DropoutContext* dropout,
+at::Tensor LinearGroup::forward(const at::Tensor& x_NI, const at::Tensor& residual_NO, const Dropout& dropout,
                                 LinearSaved* saved) {
   if (!a_RI_.defined()) return multiply(x_NI, residual_NO, {});
   const at::Tensor s_NR = low_rank_input(x_NI, dropout);
@@ -198,18 +198,18 @@ void LinearGroup::add_gradient_of_a(const at::Tensor& ds_NR, const LinearInput& 
 }
 
 at::Tensor LinearGroup::backward_from(const at::Tensor& ds_NR, const at::Tensor& dy_NO, const LinearInput& input,
-                                      const DropoutContext* dropout, bool need_dx) {
-  if (!drops(dropout)) {
+                                      const Dropout& dropout, bool need_dx) {
+  if (!dropout.row_keys_N.defined()) {
     add_gradient_of_a(ds_NR, input, {});
     return need_dx ? multiply_transposed(dy_NO, ds_NR) : at::Tensor();
   }
   const at::Tensor& x_NI = input.x_NI;
-  at::Tensor mask_NI = dropout_mask(dropout->key, *dropout->batch, x_NI.size(1), dropout->p, x_NI.options());
+  at::Tensor mask_NI = dropout_mask(dropout, x_NI.size(1), x_NI.options());
   add_gradient_of_a(ds_NR, input, mask_NI);
   return need_dx ? multiply_transposed(dy_NO, {}).addcmul_(mask_NI, ds_NR.mm(a_RI_)) : at::Tensor();
 }
 
-at::Tensor LinearGroup::backward(const at::Tensor& dy_NO, const LinearInput& input, const DropoutContext* dropout,
+at::Tensor LinearGroup::backward(const at::Tensor& dy_NO, const LinearInput& input, const Dropout& dropout,
                                  const LinearSaved& saved, bool need_dx) {
   if (!a_RI_.defined()) return need_dx ? multiply_transposed(dy_NO, {}) : at::Tensor();
   return backward_from(low_rank_gradient(dy_NO, saved.s_NR), dy_NO, input, dropout, need_dx);

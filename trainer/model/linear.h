@@ -44,15 +44,6 @@ struct LinearInput {
   at::Tensor rstd_N1 = {}, weight_I = {};  // both or none
 };
 
-// Where a call stands, for dropout; null: no dropout (evaluation).
-struct DropoutContext {
-  DropoutKey key;
-  const Batch* batch;
-  double p;
-};
-
-inline bool drops(const DropoutContext* dropout) { return dropout != nullptr && dropout->p > 0; }
-
 // One or several layers over the same input (q, k, v; gate, up): one GEMM where their weights are adjacent, always one
 // for their A's and for the gradients of these.
 class LinearGroup {
@@ -65,21 +56,20 @@ class LinearGroup {
   void lora_changed();  // after `lora` of a part was set
 
   // x W^T + b + ..., plus `residual_NO` where defined. saved may be null (evaluation).
-  at::Tensor forward(const at::Tensor& x_NI, const at::Tensor& residual_NO, const DropoutContext* dropout,
-                     LinearSaved* saved);
+  at::Tensor forward(const at::Tensor& x_NI, const at::Tensor& residual_NO, const Dropout& dropout, LinearSaved* saved);
   // Adds to the gradients of A and B; returns dL/dx, undefined unless need_dx.
-  at::Tensor backward(const at::Tensor& dy_NO, const LinearInput& input, const DropoutContext* dropout,
+  at::Tensor backward(const at::Tensor& dy_NO, const LinearInput& input, const Dropout& dropout,
                       const LinearSaved& saved, bool need_dx);
 
   // What these two are made of, for a caller who has S or dS from a pass of his own. Both sums with their low-rank term
   // where S or dS is defined.
-  at::Tensor low_rank_input(const at::Tensor& x_NI, const DropoutContext* dropout) const;  // S
+  at::Tensor low_rank_input(const at::Tensor& x_NI, const Dropout& dropout) const;  // S
   at::Tensor multiply(const at::Tensor& x_NI, const at::Tensor& residual_NO, const at::Tensor& s_NR);
   at::Tensor multiply_transposed(const at::Tensor& dy_NO, const at::Tensor& ds_NR);
   at::Tensor low_rank_gradient(const at::Tensor& dy_NO, const at::Tensor& s_NR) const;  // dS; adds to B's gradients
   // The rest of backward.
   at::Tensor backward_from(const at::Tensor& ds_NR, const at::Tensor& dy_NO, const LinearInput& input,
-                           const DropoutContext* dropout, bool need_dx);
+                           const Dropout& dropout, bool need_dx);
 
  private:
   // The same where products read the base in float8.

@@ -166,14 +166,18 @@ BASES = [
         "8b-nf4-offload", 1, f"{ONE_8B} --base-dtype nf4 --activations offload", tokens_per_second=11_500,
         peak_gib=7.5, share_of=(("8b-nf4-recompute", None),),
     ),
-    # Micro-batches as CUDA graphs; and where the host is slower than the GPU.
-    stored("8b-graphs", 1, f"{ONE_8B} --activations save --cuda-graphs", share_of=(("8b", None),)),
+    # Without CUDA graphs; and where the host is slower than the GPU.
+    stored("8b-by-kernel", 1, f"{ONE_8B} --activations save --no-cuda-graphs", share_of=(("8b", None),)),
     stored(
-        "8b-float8-graphs", 1, f"{ONE_8B} --base-dtype float8 --activations save --cuda-graphs",
+        "8b-float8-by-kernel", 1, f"{ONE_8B} --base-dtype float8 --activations save --no-cuda-graphs",
         share_of=(("8b-float8", None),),
     ),
+    stored(
+        "8b-nf4-by-kernel", 1, f"{ONE_8B} --base-dtype nf4 --activations save --no-cuda-graphs",
+        share_of=(("8b-nf4", None),),
+    ),
     stored("1b-short", 1, ONE_SHORT),
-    stored("1b-short-graphs", 1, f"{ONE_SHORT} --cuda-graphs", share_of=(("1b-short", None),)),
+    stored("1b-short-by-kernel", 1, f"{ONE_SHORT} --no-cuda-graphs", share_of=(("1b-short", None),)),
     stored(
         "70b-nf4", 1, "--shape 70b --base replicate --base-dtype nf4 --activations recompute_block --micro-batch 2",
         tokens_per_second=1_200, peak_gib=60,

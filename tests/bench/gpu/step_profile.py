@@ -2,8 +2,8 @@
 
 On a GPU the time is the compute stream's: kernels and copies on it, and the gaps between them; what runs on other streams
 is listed beside it, as it need not cost time. A kernel's class comes from its name and from the operators in which the
-host started it. On a CPU it is the time that each operator spends outside of those it calls. Of several steps the first
-is left out: the profiler is still starting.
+host started it; what a CUDA graph starts has none and is one class. On a CPU it is the time that each operator spends
+outside of those it calls. Of several steps the first is left out: the profiler is still starting.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from pathlib import Path
 from ideal import Rates, ideal_seconds
 
 STEP = "rankwise::step"
-LARGE, SMALL = "large GEMMs", "LoRA"
+GRAPHS, LARGE, SMALL = "CUDA graphs", "large GEMMs", "LoRA"
 FORWARD, BACKWARD = "attention forward", "attention backward"
 COPIES, REST, BESIDE, GAPS = "copies and memsets", "additions, other elementwise", "NCCL, other streams", "gaps"
 # First that is found in a kernel's name or in the operators around it.
@@ -31,7 +31,7 @@ OWN = {
     "cross entropy": r"cross_entropy|exponentiate",
     "optimizer": r"adamw|sum_of_squares|sum_squares|compute_copies",
 }
-CLASSES = [LARGE, SMALL, FORWARD, BACKWARD, *OWN, COPIES, REST, GAPS, BESIDE]
+CLASSES = [GRAPHS, LARGE, SMALL, FORWARD, BACKWARD, *OWN, COPIES, REST, GAPS, BESIDE]
 LOW_RANK = re.compile(r"rankwise::low_rank_(add|gradient)\b")
 ATTENTION = re.compile(r"attention|sdpa|fmha|flash_(fwd|bwd)")
 COPY_OPERATORS = {
@@ -44,6 +44,7 @@ GEMM_OPERATORS |= {"rankwise::sum_products", "rankwise::large_gemm"}
 GEMM_KERNEL = re.compile(r"gemm|gemv|cutlass|nvjet|cublas|xmma|splitK", re.IGNORECASE)
 ON_DEVICE = {"kernel", "gpu_memcpy", "gpu_memset"}
 LAUNCHES = {"cuda_runtime", "cuda_driver"}
+GRAPH_LAUNCH = "cudaGraphLaunch"
 
 
 @dataclass
@@ -62,6 +63,8 @@ class Work:
 def class_of(name, operators):
     innermost = operators[-1] if operators else ""
     where = " ".join((name, *operators))
+    if innermost == GRAPH_LAUNCH:
+        return GRAPHS
     if LOW_RANK.search(where):
         return SMALL
     for own, pattern in OWN.items():
@@ -91,7 +94,8 @@ def host_work(events):
             stack.pop()
         outer, name = stack[-1] if stack else Work("", (), None, 0, 0, 0), event["name"]
         if event["cat"] in LAUNCHES:
-            started["correlation", event.get("args", {}).get("correlation")] = outer.operators, outer.step
+            operators = (*outer.operators, name) if name == GRAPH_LAUNCH else outer.operators
+            started["correlation", event.get("args", {}).get("correlation")] = operators, outer.step
             continue
         own = Work(name, (*outer.operators, name), outer.step, event["ts"], end_of(event), event["dur"])
         if name == STEP:
@@ -197,7 +201,8 @@ def said(rates, facts):
 
 def table(found, rates):
     """Markdown."""
-    ideal = ideal_seconds(found.facts, rates) if found.facts and found.on_device else {}
+    by_class = found.on_device and not found.time[GRAPHS]
+    ideal = ideal_seconds(found.facts, rates) if found.facts and by_class else {}
     columns = ["class", "ms a step", "of it", "kernels" if found.on_device else "operators"]
     rows = [cells(kind, found, ideal) for kind in CLASSES if found.time[kind] or kind in ideal or kind == GAPS]
     total = ["step", f"{found.step / 1e3:.2f}", "", ""]

@@ -106,7 +106,7 @@ const std::vector<Change> kChanges = {
     {"train.save_total_limit", "1"},
     {"train.max_nonfinite_steps", "0"},
     {"train.integrity_check_steps", "0"},
-    {"train.cuda_graphs", "true"},
+    {"train.cuda_graphs", "false"},
     {"parallel.device", "cpu"},
     {"parallel.base", "hybrid"},
     {"parallel.shard_group", "4"},

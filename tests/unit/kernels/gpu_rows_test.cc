@@ -252,34 +252,35 @@ TEST_P(GpuRows, CrossEntropyOfMoreThan32BitsCanCount) {
 }
 
 TEST_P(GpuRows, DropoutMaskIsTheReferencesBitForBit) {
-  const DropoutKey key{.seed = 7, .step = 3, .layer = 2, .input_group = 1};
   const Batch batch{.ids = {5, 6, 7, 8, 9},
                     .positions = {0, 1, 0, 1, 2},
                     .sample_starts = {0, 2, 5},
                     .sample_ids = {40, 2},
                     .target_rows = {},
                     .targets = {}};
-  uint64_t base = random64(key.seed, 0);
-  for (const uint64_t word : {3, 2, 1}) base = random64(base, word);
-  std::vector<int64_t> row_keys;
-  for (size_t n = 0; n < 5; ++n) {
-    const uint64_t sample = n < 2 ? 40 : 2;
-    row_keys.push_back(
-        static_cast<int64_t>(random64(random64(base, sample), static_cast<uint64_t>(batch.positions[n]))));
-  }
-  const at::Tensor keys_gpu = at::tensor(row_keys, at::kLong).cuda();
   for (const int64_t width : {8, 64, 576, 14'344}) {
-    for (const double p : {0.0, 0.1, 0.5}) {
-      const at::Tensor mask = poisoned({5, width});
-      ASSERT_EQ(run("rankwise_dropout_mask",
-                    GpuDropoutMask{type(), reinterpret_cast<const uint64_t*>(keys_gpu.const_data_ptr<int64_t>()),
-                                   mask.data_ptr(), 5, width, static_cast<uint64_t>(p * 4294967296.0),
-                                   static_cast<float>(1.0 / (1.0 - p))}),
-                0);
-      EXPECT_TRUE(mask.cpu().equal(dropout_mask(key, batch, width, p, at::TensorOptions().dtype(GetParam()))))
-          << width << " " << p;
+    for (const double p : {0.05, 0.1, 0.5}) {
+      const auto drawn = [&](at::Device device) {
+        return dropout_mask(step_dropout({.seed = 7, .step = 3}, 3, batch, p, device).of(2, kOutputInput), width,
+                            at::TensorOptions().dtype(GetParam()).device(device));
+      };
+      EXPECT_TRUE(drawn(at::kCUDA).cpu().equal(drawn(at::kCPU))) << width << " " << p;
     }
   }
+}
+
+// More tokens than threads of a block.
+TEST_P(GpuRows, DropoutsRowKeysAreTheReferences) {
+  Batch batch;
+  for (const int64_t length : {1, 2500, 7}) {
+    batch.sample_starts.push_back(batch.num_tokens());
+    batch.sample_ids.push_back(3 * length);
+    for (int64_t t = 0; t < length; ++t) batch.positions.push_back(t);
+    batch.ids.resize(batch.positions.size());
+  }
+  batch.sample_starts.push_back(batch.num_tokens());
+  const auto keys = [&](at::Device device) { return step_dropout({1, 2}, 5, batch, 0.1, device).row_keys_MN.cpu(); };
+  EXPECT_TRUE(keys(at::kCUDA).equal(keys(at::kCPU)));
 }
 
 TEST_P(GpuRows, NoRowsIsNoError) {
@@ -291,6 +292,7 @@ TEST_P(GpuRows, NoRowsIsNoError) {
   EXPECT_EQ(run("rankwise_swiglu", GpuSwiglu{}), 0);
   EXPECT_EQ(run("rankwise_swiglu_backward", GpuSwigluBackward{}), 0);
   EXPECT_EQ(run("rankwise_cross_entropy", GpuCrossEntropy{}), 0);
+  EXPECT_EQ(run("rankwise_dropout_row_keys", GpuDropoutRowKeys{}), 0);
   EXPECT_EQ(run("rankwise_dropout_mask", GpuDropoutMask{}), 0);
 }
 

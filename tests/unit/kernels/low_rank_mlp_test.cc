@@ -45,8 +45,7 @@ struct Case {
   Shape shape;
   int64_t in_features = 24;
   LowRank gate, up, down;
-  Batch batch;
-  DropoutContext dropout;
+  Dropout dropout;
   at::Tensor gate_up, s, dh, ds_down;
 
   explicit Case(const Shape& c)
@@ -54,17 +53,18 @@ struct Case {
         gate(drawn_pair(c.rank, in_features, c.width, kGateScaling)),
         up(drawn_pair(c.rank, in_features, c.width, kUpScaling)),
         down(drawn_pair(c.rank, c.width, in_features, 1.0)),
-        batch(one_sample(c.rows)),
-        dropout{{.seed = 5, .step = 1, .layer = 2, .input_group = 3}, &batch, c.dropout},
+        dropout(step_dropout({.seed = 5, .step = 1}, 3, one_sample(c.rows), c.dropout, at::kCUDA).of(2, kDownInput)),
         gate_up(drawn({c.rows, 2 * c.width}, 1)),
         s(drawn({c.rows, 2 * c.rank}, 0.5)),
         dh(drawn({c.rows, c.width}, 1)),
         ds_down(drawn({c.rows, c.rank}, 0.5)) {}
 
-  LowRankMlp mlp() const { return {&gate, &up, &down, &dropout}; }
+  LowRankMlp mlp() const { return {&gate, &up, &down, dropout}; }
 
   at::Tensor mask() const {
-    return dropout_mask(dropout.key, batch, shape.width, shape.dropout, at::TensorOptions().dtype(at::kDouble)).cuda();
+    if (shape.dropout == 0) return at::ones({shape.rows, shape.width}, s.options().dtype(at::kDouble));
+    const Dropout here{dropout.row_keys_N.cpu(), dropout.p};
+    return dropout_mask(here, shape.width, at::TensorOptions().dtype(at::kDouble)).cuda();
   }
 };
 
@@ -126,7 +126,6 @@ TEST_F(GpuLowRankMlp, EqualCallsGiveEqualBits) {
     Case again = c;
     for (auto* tensor : {&again.gate.grad_b_OR, &again.up.grad_b_OR, &again.down.grad_a_RI, &again.gate_up})
       *tensor = tensor->clone();
-    again.dropout.batch = &c.batch;
     const LowRankSwiglu made = low_rank_swiglu(again.mlp(), again.gate_up, again.s);
     const at::Tensor ds = low_rank_swiglu_backward(again.mlp(), again.dh, again.ds_down, again.gate_up, again.s);
     const std::vector<at::Tensor> all = {

@@ -120,24 +120,25 @@ class Linear : public ::testing::TestWithParam<Case> {};
 
 TEST_P(Linear, IsAutogradsComposedFormForwardAndBackward) {
   Group group(GetParam());
-  const Batch batch = one_sample();
-  const DropoutContext dropout{{.seed = 1, .step = 2, .layer = 3, .input_group = 0}, &batch, GetParam().dropout};
+  const Dropout dropout =
+      step_dropout({.seed = 1, .step = 2}, 4, one_sample(), GetParam().dropout, at::kCPU).of(3, kQkvInput);
   const at::Tensor x = numbers({kTokens, GetParam().inputs}, 1), dy = numbers({kTokens, group.outputs()}, 2);
   const at::Tensor residual = GetParam().residual ? numbers({kTokens, group.outputs()}, 9) : at::Tensor();
-  const at::Tensor mask =
-      dropout_mask(dropout.key, batch, GetParam().inputs, dropout.p, at::TensorOptions().dtype(at::kDouble));
+  const at::Tensor mask = dropout.row_keys_N.defined()
+                              ? dropout_mask(dropout, GetParam().inputs, at::TensorOptions().dtype(at::kDouble))
+                              : at::ones({kTokens, GetParam().inputs}, at::kDouble);
   const auto expected = group.composed(x, residual, mask, dy);
 
   LinearSaved saved;
-  expect_close(group.layers().forward(x, residual, &dropout, &saved), expected.y, "y");
-  expect_close(group.layers().backward(dy, {x}, &dropout, saved, /*need_dx=*/true), expected.dx, "dx");
+  expect_close(group.layers().forward(x, residual, dropout, &saved), expected.y, "y");
+  expect_close(group.layers().backward(dy, {x}, dropout, saved, /*need_dx=*/true), expected.dx, "dx");
   expect_close(group.grad_a(), expected.da, "dA");
   for (size_t k = 0; k < expected.db.size(); ++k) expect_close(group.grad_b()[k], expected.db[k], "dB");
 
   // The same input as a norm's output, which backward does not make.
   const at::Tensor rstd = numbers({kTokens, 1}, 7).exp_(), weight = numbers({GetParam().inputs}, 8).exp_();
   const LinearInput normed{x / (rstd * weight), rstd, weight};
-  EXPECT_FALSE(group.layers().backward(dy, normed, &dropout, saved, /*need_dx=*/false).defined());
+  EXPECT_FALSE(group.layers().backward(dy, normed, dropout, saved, /*need_dx=*/false).defined());
   expect_close(group.grad_a(), 2 * expected.da, "gradients add up");
   for (size_t k = 0; k < expected.db.size(); ++k)
     expect_close(group.grad_b()[k], 2 * expected.db[k], "gradients add up");
@@ -147,7 +148,7 @@ TEST_P(Linear, EvaluationKnowsNoDropout) {
   Group group(GetParam());
   const at::Tensor x = numbers({kTokens, GetParam().inputs}, 1), dy = numbers({kTokens, group.outputs()}, 2);
   const auto expected = group.composed(x, {}, at::ones_like(x), dy);
-  expect_close(group.layers().forward(x, {}, nullptr, nullptr), expected.y, "y");
+  expect_close(group.layers().forward(x, {}, {}, nullptr), expected.y, "y");
 }
 
 INSTANTIATE_TEST_SUITE_P(Groups, Linear,

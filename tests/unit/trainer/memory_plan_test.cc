@@ -297,21 +297,6 @@ TEST(MemoryPlan, LibrariesCountOnGpusByCommunicator) {
   EXPECT_EQ(overhead(c10::kCUDA, 8, 8), kGpuLibraryBytes + 2 * kCommunicatorBytes);
 }
 
-// Other micro-batches, and evaluations, need theirs beside. Where something is gathered or offloaded none are recorded.
-TEST(MemoryPlan, GraphsKeepTheirActivations) {
-  for (const c10::Device device : {c10::Device(c10::kCPU), c10::Device(c10::kCUDA)}) {
-    Workload w = workload("8b", device);
-    const MemoryPlan without = plan_memory(w, {});
-    w.cuda_graphs = true;
-    const MemoryPlan with = plan_memory(w, {});
-    const int64_t kept = device.is_cuda() ? with.bytes[static_cast<size_t>(TensorKind::kActivations)] : 0;
-    EXPECT_EQ(with.total_bytes, without.total_bytes);
-    EXPECT_EQ(needed_bytes(with), needed_bytes(without) + kept);
-    for (const Layout& unrecorded : {Layout{.world_size = 2, .shard_group_size = 2}, Layout{.activations = kOffload}})
-      EXPECT_EQ(plan_memory(w, unrecorded).graph_bytes, 0);
-  }
-}
-
 TEST(MemoryPlan, WhatFitsOnlyWithoutTheLibrariesDoesNotFit) {
   const Workload w = workload("8b", c10::kCUDA);
   const MemoryPlan kept = choose_layout(w, any_layout(1), 1000 * kGib);
