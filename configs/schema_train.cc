@@ -67,10 +67,11 @@ std::vector<Field<TrainSection>> loop_fields() {
             "say whether their part of the base is what was loaded: each step looks at a slice of it, a checkpoint at "
             "all. A rank that is wrong is named and ends the run. 0: never."),
       field("cuda_graphs", &S::cuda_graphs, boolean(),
-            "On GPUs: where micro-batches of one shape follow each other, record what one starts as a CUDA graph and "
-            "start the others by one call each, which small models and short samples need for the host to keep up. "
-            "Only where samples of a micro-batch have one length, a multiple of 256, the base lies whole on each GPU "
-            "and inputs of blocks are not offloaded. The same numbers with and without."),
+            "On GPUs, in bfloat16: where micro-batches of one shape follow each other, record what one starts as CUDA "
+            "graphs and start the others by two calls each, which small models and short samples need for the host to "
+            "keep up. One shape: samples of one length, a multiple of 256, and as many of their tokens learned. Only "
+            "where the base lies whole on each GPU and inputs of blocks are not offloaded. The same numbers with and "
+            "without."),
   };
 }
 

@@ -143,6 +143,7 @@ Workload workload_of(const RunConfig& config, const ModelFiles* files, const Mod
            ConfigError, "model.base_dtype: float8 is multiplied in bfloat16 on GPUs; model.dtype: {} does not fit it",
            dtype == c10::ScalarType::Float ? "float32" : "float64");
   workload.master_bytes = dtype == c10::ScalarType::Double ? 8 : 4;
+  workload.drops = config.lora.lora_dropout > 0;
   workload.tokens_per_micro_batch = config.train.per_device_train_batch_size * config.data.max_length;
   return workload;
 }

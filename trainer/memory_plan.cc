@@ -137,7 +137,8 @@ int64_t activation_peak(const MemoryPlan& plan, const Workload& w) {
                              ? std::max(row * v.i + std::max(shared_pass_bytes(tokens, v.i), expanded / 2), expanded)
                              : row * 2 * v.i + expanded;
   const int64_t mlp_backward = again + row * 4 * v.c + widest;
-  return plan.saved_activation_bytes + std::max(head, mlp_backward);
+  const int64_t row_keys = w.drops ? tokens * w.model.num_hidden_layers * kNumInputGroups * int64_t{8} : 0;
+  return plan.saved_activation_bytes + row_keys + std::max(head, mlp_backward);
 }
 
 // Inputs of blocks that lie in host memory between forward and backward.

@@ -35,6 +35,7 @@ struct Workload {
   int64_t element_bytes = 4;  // of activations, norm weights and biases
   int64_t master_bytes = 4;   // of adapter, gradients and moments
   int64_t tokens_per_micro_batch = 0;
+  bool drops = false;  // inputs of A
   c10::Device device = c10::kCPU;
 };
 

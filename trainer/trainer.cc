@@ -142,6 +142,7 @@ void Trainer::note_composed() {
 void Trainer::use_graphs() {
   if (!config_.train.cuda_graphs || !devices_.device().is_cuda()) return;
   if (const char* why_not = model_->decoder.record_graphs()) reporter_.note(fmt::format("no CUDA graphs: {}", why_not));
+  records_graphs_ = model_->decoder.records_graphs();
 }
 
 // Once: of the first micro-batch; others may be of another kind.
@@ -151,6 +152,10 @@ void Trainer::note_attention(const Batch& batch) {
 }
 
 void Trainer::note_graphs() {
+  if (records_graphs_ && !model_->decoder.records_graphs()) {
+    reporter_.note("no CUDA graphs from here on: there was no memory to record one");
+    records_graphs_ = false;
+  }
   if (model_->decoder.num_replays() == 0 || std::exchange(graphs_noted_, true)) return;
   reporter_.note("micro-batches of one shape are started as CUDA graphs");
 }

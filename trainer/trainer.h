@@ -95,7 +95,7 @@ class Trainer {
   std::chrono::steady_clock::time_point settled_;  // when the last step was read, or what came after it was over
   bool stop_agreed_ = false;
   int64_t nonfinite_in_a_row_ = 0;
-  bool attention_noted_ = false, graphs_noted_ = false;
+  bool attention_noted_ = false, graphs_noted_ = false, records_graphs_ = false;
 };
 
 }  // namespace rankwise

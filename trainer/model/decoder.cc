@@ -54,6 +54,19 @@ std::vector<MatrixSpec> replicated_of_block(const ModelConfig& c, int64_t layer)
   return all;
 }
 
+// Of the allocator's memory, or of the driver's, which holds the graphs themselves.
+bool is_out_of_memory(const std::exception& error) {
+  constexpr int32_t kOutOfMemory = 2;  // cudaErrorMemoryAllocation
+  const auto* driver = dynamic_cast<const c10::AcceleratorError*>(&error);
+  return dynamic_cast<const c10::OutOfMemoryError*>(&error) != nullptr ||
+         (driver != nullptr && driver->get_error_code() == kOutOfMemory);
+}
+
+std::string text_of(const std::exception& error) {
+  const auto* torch = dynamic_cast<const c10::Error*>(&error);
+  return torch != nullptr ? torch->what_without_backtrace() : error.what();
+}
+
 }  // namespace
 
 FrozenSpec Decoder::frozen_spec(const ModelConfig& c) {
@@ -185,9 +198,13 @@ at::Tensor Decoder::backward(Turn turn, const Inputs& inputs, bool need_dembeddi
 }
 
 const char* Decoder::record_graphs() {
+  const auto odd = [](LinearGroup* group) { return group->parts().front().in_features % kGpuRowStep != 0; };
   if (!store_.device().is_cuda()) return "the base is not on a GPU";
   if (!store_.stays_whole()) return "parts of the base are gathered in every step";
   if (policy_ == ActivationPolicy::kOffload) return "activations pass to the host and back";
+  if (dtype_ != at::kBFloat16)
+    return "model.dtype is not bfloat16";  // whose parts that wait for the host are not known
+  if (std::ranges::any_of(groups(), odd)) return "a layer's width is no multiple of 8";  // dropout's masks, by the host
   recorder_ = std::make_unique<GpuRecorder>(store_.device());
   return nullptr;
 }
@@ -195,38 +212,41 @@ const char* Decoder::record_graphs() {
 // There is memory for the activations of one micro-batch, and those that were recorded have it.
 void Decoder::forget_recorded() {
   if (!recorded_) return;
+  shapes_.lost(recorded_->uses);
   recorded_.reset();
   release_cached_memory();
 }
 
 // The first micro-batch of a shape shows every product its algorithm and attention its plan; a later one is recorded.
-// Where there is no room for that, this and all later ones are started kernel by kernel.
 Decoder::Recorded* Decoder::recorded_for(const Inputs& inputs) {
   if (!recorder_) return nullptr;
   const SampleLayout& samples = inputs.context.samples;
   const RepeatedShape::Shape shape{inputs.ids_N.size(0), inputs.targets_M.size(0),
                                    samples.dense() ? samples.longest() : 0};
+  if (recorded_ && recorded_->shape != shape) forget_recorded();
   const bool pays = shapes_.comes(shape) && samples.dense();
-  if (recorded_ && recorded_->shape == shape) return &*recorded_;
-  if (recorded_) shapes_.lost(recorded_->uses);
-  forget_recorded();
-  if (!pays) return nullptr;
+  if (!recorded_ && pays) record_if_there_is_room(shape, inputs);
+  return recorded_ ? &*recorded_ : nullptr;
+}
+
+// Where there is none, this and all later micro-batches are started kernel by kernel.
+void Decoder::record_if_there_is_room(const RepeatedShape::Shape& shape, const Inputs& inputs) {
+  release_cached_memory();  // a graph's memory is its own
   try {
-    return &recorded_.emplace(record(shape, inputs));
-  } catch (const c10::OutOfMemoryError&) {
+    recorded_.emplace(record(shape, inputs));
+  } catch (const std::exception& error) {
+    if (!is_out_of_memory(error)) {
+      throw Error(
+          fmt::format("a micro-batch could not be recorded as a CUDA graph: {}; with train.cuda_graphs: false "
+                      "none is",
+                      text_of(error)));
+    }
     recorder_.reset();
     release_cached_memory();
-    return nullptr;
-  } catch (const c10::Error& error) {
-    throw Error(
-        fmt::format("a micro-batch could not be recorded as a CUDA graph: {}; with train.cuda_graphs: false "
-                    "none is",
-                    error.what_without_backtrace()));
   }
 }
 
 Decoder::Recorded Decoder::record(const RepeatedShape::Shape& shape, const Inputs& inputs) {
-  release_cached_memory();  // a graph's memory is its own
   Recorded recorded{.shape = shape, .inputs = inputs};
   for (at::Tensor* tensor : changing(recorded.inputs)) {
     if (tensor->defined()) *tensor = tensor->clone();

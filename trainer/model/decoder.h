@@ -43,10 +43,11 @@ class Decoder {
   int64_t num_composed() const;                      // blocks whose MLP's low-rank terms take passes of their own
   const char* attention_kernel(const Batch& batch);  // who attends to it in training, for people
   // From now on, where micro-batches of one shape follow each other (repeated_shape.h) and their samples are of one
-  // length, training records one and starts the others by two calls (gpu_graph.h), until something else is computed.
-  // Returns why not, for people; null: so it will be.
+  // length, training records one and starts the others by two calls (gpu_graph.h), until another shape or an evaluation
+  // comes. Returns why not, for people; null: so it will be.
   const char* record_graphs();
-  int64_t num_replays() const noexcept { return num_replays_; }  // micro-batches that were started so
+  bool records_graphs() const noexcept { return recorder_ != nullptr; }  // no more once there was no memory for one
+  int64_t num_replays() const noexcept { return num_replays_; }          // micro-batches that were started so
   void check() { store_.check(); }  // CommError if the ranks that hold the base with this one are gone
 
   // Sum of -log p(target) over the batch, a float64 scalar on the base's device, which may still be at work on it; no
@@ -100,6 +101,7 @@ class Decoder {
   at::Tensor backward(Turn turn, const Inputs& inputs, bool need_dembedding);
   Recorded* recorded_for(const Inputs& inputs);
   Recorded record(const RepeatedShape::Shape& shape, const Inputs& inputs);
+  void record_if_there_is_room(const RepeatedShape::Shape& shape, const Inputs& inputs);
   void forget_recorded();
   at::Tensor replay(Recorded& recorded, Inputs& inputs, const std::function<void(ModelPhase)>& on_phase);
   at::Tensor train(const Batch& batch, const StepContext& step, const std::function<void(ModelPhase)>& on_phase,

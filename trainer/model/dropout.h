@@ -1,5 +1,5 @@
 // Dropout without generator state: whether an element is dropped is a function of where it stands.
-// Legend: N tokens.
+// Legend: N tokens, M masks.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -17,7 +17,7 @@ at::Tensor upload(const std::vector<int64_t>& values, at::Device device) {
 
 bool fits_gpu_kernels(const at::Tensor& tensor) noexcept {
   return tensor.is_cuda() && (tensor.scalar_type() == at::kFloat || tensor.scalar_type() == at::kBFloat16) &&
-         tensor.is_contiguous() && tensor.size(-1) % 8 == 0;
+         tensor.is_contiguous() && tensor.size(-1) % kGpuRowStep == 0;
 }
 
 GpuType gpu_type(const at::Tensor& tensor) {

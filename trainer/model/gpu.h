@@ -15,7 +15,10 @@ namespace rankwise {
 // has been given and without waiting for it.
 at::Tensor upload(const std::vector<int64_t>& values, at::Device device);
 
-// Whether the kernels take this tensor: on a CUDA device, float32 or bfloat16, in one piece, rows of a multiple of 8.
+inline constexpr int64_t kGpuRowStep = 8;
+
+// Whether the kernels take this tensor: on a CUDA device, float32 or bfloat16, in one piece, rows of a multiple of
+// that.
 bool fits_gpu_kernels(const at::Tensor& tensor) noexcept;
 
 GpuType gpu_type(const at::Tensor& tensor);

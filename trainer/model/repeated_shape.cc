@@ -12,6 +12,7 @@ bool RepeatedShape::comes(const Shape& shape) {
 
 void RepeatedShape::lost(int64_t uses) {
   constexpr int64_t kMost = 1 << 16;
+  in_a_row_ = 0;
   wanted_ = uses < kPays ? std::min(2 * wanted_, kMost) : 2;
 }
 

@@ -2,6 +2,7 @@
 
 #include <c10/core/Allocator.h>
 #include <c10/core/CachingDeviceAllocator.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 #include <c10/core/impl/alloc_cpu.h>
 #include <malloc.h>
 #include <sys/mman.h>
@@ -158,8 +159,11 @@ void reset_tensor_memory_peaks() {
   counters.total.reset_peak();
 }
 
+// Segments that can grow are taken from the device when their own stream has come so far; others may still use them.
 void release_cached_memory() {
-  if (counted_device) c10::getDeviceAllocator(counted_device->type())->emptyCache();
+  if (!counted_device) return;
+  c10::impl::VirtualGuardImpl(counted_device->type()).synchronizeDevice(counted_device->index());
+  c10::getDeviceAllocator(counted_device->type())->emptyCache();
 }
 
 std::optional<TensorKind> kind_left_by_exception() { return left_by_exception; }

@@ -42,6 +42,14 @@ TEST(RepeatedShape, WhatWasLostTooSoonWantsTwiceAsMany) {
   EXPECT_EQ(first_worth_it(shapes, 2), 2) << "what paid is wanted again";
 }
 
+TEST(RepeatedShape, TheRowBeginsAnewWhenItIsLost) {
+  RepeatedShape shapes;
+  EXPECT_EQ(first_worth_it(shapes, 40), 2);
+  shapes.lost(RepeatedShape::kPays);
+  EXPECT_FALSE(shapes.comes(kOne));
+  EXPECT_TRUE(shapes.comes(kOne));
+}
+
 TEST(RepeatedShape, HoweverOftenItIsLostALongRowIsWorthIt) {
   RepeatedShape shapes;
   for (int n = 0; n < 100; ++n) shapes.lost(0);

@@ -297,6 +297,14 @@ TEST(MemoryPlan, LibrariesCountOnGpusByCommunicator) {
   EXPECT_EQ(overhead(c10::kCUDA, 8, 8), kGpuLibraryBytes + 2 * kCommunicatorBytes);
 }
 
+// Eight bytes a token, layer and input.
+TEST(MemoryPlan, DropoutsKeysAreActivations) {
+  Workload w = workload("8b", c10::kCUDA);
+  const int64_t without = plan_memory(w, {}).total_bytes;
+  w.drops = true;
+  EXPECT_EQ(plan_memory(w, {}).total_bytes - without, w.tokens_per_micro_batch * 32 * 4 * 8);
+}
+
 TEST(MemoryPlan, WhatFitsOnlyWithoutTheLibrariesDoesNotFit) {
   const Workload w = workload("8b", c10::kCUDA);
   const MemoryPlan kept = choose_layout(w, any_layout(1), 1000 * kGib);
