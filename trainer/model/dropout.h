@@ -26,6 +26,8 @@ inline constexpr int64_t kNumInputGroups = 4;
 struct Dropout {
   at::Tensor row_keys_N = {};
   double p = 0.0;
+
+  bool drops() const { return row_keys_N.defined(); }
 };
 
 // Of all inputs of a micro-batch. Without keys nothing is dropped.

@@ -36,7 +36,7 @@ struct Call {
             .up_scaling = static_cast<float>(m.up->scaling),
             .dropout = {nullptr, 0, 1.0f},
             .scratch = static_cast<float*>(scratch.mutable_data_ptr())} {
-    if (m.dropout.row_keys_N.defined()) mlp.dropout = gpu_dropout(m.dropout);
+    if (m.dropout.drops()) mlp.dropout = gpu_dropout(m.dropout);
   }
 };
 

@@ -160,7 +160,7 @@ at::Tensor LinearGroup::multiply_transposed(const at::Tensor& dy_NO, const at::T
 }
 
 at::Tensor LinearGroup::low_rank_input(const at::Tensor& x_NI, const Dropout& dropout) const {
-  if (!dropout.row_keys_N.defined()) return narrow_product(x_NI, a_RI_.t());
+  if (!dropout.drops()) return narrow_product(x_NI, a_RI_.t());
   at::Tensor kept_NI = dropout_mask(dropout, x_NI.size(1), x_NI.options()).mul_(x_NI);
   return narrow_product(kept_NI, a_RI_.t());
 }
@@ -199,7 +199,7 @@ void LinearGroup::add_gradient_of_a(const at::Tensor& ds_NR, const LinearInput& 
 
 at::Tensor LinearGroup::backward_from(const at::Tensor& ds_NR, const at::Tensor& dy_NO, const LinearInput& input,
                                       const Dropout& dropout, bool need_dx) {
-  if (!dropout.row_keys_N.defined()) {
+  if (!dropout.drops()) {
     add_gradient_of_a(ds_NR, input, {});
     return need_dx ? multiply_transposed(dy_NO, ds_NR) : at::Tensor();
   }

@@ -59,9 +59,7 @@ TEST(DropoutMask, HoldsZeroAndTheScaleThatKeepsTheMean) {
   }
 }
 
-TEST(DropoutMask, NothingIsDroppedAtZero) {
-  EXPECT_FALSE(dropout_at(kPlace, batch_of({{1, 10}}), 0.0).row_keys_N.defined());
-}
+TEST(DropoutMask, NothingIsDroppedAtZero) { EXPECT_FALSE(dropout_at(kPlace, batch_of({{1, 10}}), 0.0).drops()); }
 
 // A change of any one gives a mask that agrees with the first by chance alone.
 TEST(DropoutMask, DependsOnEachPartOfItsKey) {

@@ -124,7 +124,7 @@ TEST_P(Linear, IsAutogradsComposedFormForwardAndBackward) {
       step_dropout({.seed = 1, .step = 2}, 4, one_sample(), GetParam().dropout, at::kCPU).of(3, kQkvInput);
   const at::Tensor x = numbers({kTokens, GetParam().inputs}, 1), dy = numbers({kTokens, group.outputs()}, 2);
   const at::Tensor residual = GetParam().residual ? numbers({kTokens, group.outputs()}, 9) : at::Tensor();
-  const at::Tensor mask = dropout.row_keys_N.defined()
+  const at::Tensor mask = dropout.drops()
                               ? dropout_mask(dropout, GetParam().inputs, at::TensorOptions().dtype(at::kDouble))
                               : at::ones({kTokens, GetParam().inputs}, at::kDouble);
   const auto expected = group.composed(x, residual, mask, dy);
