@@ -1,4 +1,4 @@
-"""Where a benchmark ran, for the head of its table."""
+"""Where and of which sources something was measured, for the head of its table."""
 
 import os
 import subprocess
@@ -16,9 +16,18 @@ def gpus():
         return []
 
 
-def commit():
-    """Of the sources; COMMIT says it of a copy without their git."""
+def commit(root=ROOT):
+    """Of the sources, with -dirty where they differ from it; a result that was just written does not count. COMMIT says
+    it of a copy without their git."""
     if said := os.environ.get("COMMIT"):
         return said
-    found = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
-    return found.stdout.strip() or "unknown"
+    name = answer_of_git(root, "describe", "--always")
+    changed = answer_of_git(root, "diff", "HEAD", "--name-only", "--", ".", ":(exclude,glob)**/results/**")
+    return (name or "unknown") + ("-dirty" if changed else "")
+
+
+def answer_of_git(root, *arguments):
+    try:
+        return subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True).stdout.strip()
+    except OSError:  # not installed
+        return ""

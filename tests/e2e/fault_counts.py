@@ -9,13 +9,15 @@ import os
 import platform
 import random
 import re
-import subprocess
+import sys
 from pathlib import Path
 
 from kills import seed_of_this_session
 from program import ROOT
 
-COMMIT = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True).stdout
+sys.path.insert(0, str(ROOT / "tests/bench"))
+from machine import commit  # noqa: E402
+
 HEAD = ["| fault | times | as it should be | longest | what else |", "|---|---|---|---|---|"]
 
 
@@ -32,9 +34,7 @@ def moments_of_this_session():
 
 def machine():
     name = re.search(r"model name\s*:\s*(.*)", Path("/proc/cpuinfo").read_text())[1]
-    return (
-        f"{datetime.date.today()}, commit {COMMIT.strip()}: {name}, {os.cpu_count()} cores; Linux {platform.release()}"
-    )
+    return f"{datetime.date.today()}, commit {commit()}: {name}, {os.cpu_count()} cores; Linux {platform.release()}"
 
 
 def write_row(fault, tried, right, longest, note):
