@@ -100,7 +100,7 @@ class PeerParts final : public SharedParts {
   std::vector<std::vector<Source>> sources_;  // by rank and part; nothing mapped for our own
   CommStats& stats_;
   const c10::DeviceIndex device_;
-  std::vector<c10::cuda::CUDAStream> streams_;  // one a rank: copy engines work side by side
+  std::vector<c10::cuda::CUDAStream> streams_;  // one a rank: the peers' copies run side by side
 };
 
 // Behind what the current stream has been given so far, and beside what it will be given until Work::wait().

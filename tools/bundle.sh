@@ -72,7 +72,7 @@ add_tests() {
     mkdir -p "$into/${file%/*}"
     ln --symbolic --relative "$into/rankwise" "$into/$file"
   done
-  for file in tests/conftest.py tests/support/*.py tests/parity/*.py tests/e2e/*.py tests/gpu/*.py tests/gpu/run.sh; do
+  for file in tests/conftest.py tests/support/*.py tests/parity/*.py tests/e2e/*.py tests/bench/machine.py tests/gpu/*.py tests/gpu/run.sh; do
     install -D --mode=644 "$file" "$into/$file"
   done
   chmod 755 "$into/tests/gpu/run.sh"

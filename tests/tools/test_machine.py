@@ -9,7 +9,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bench"))
 import machine  # noqa: E402
 
-IDENTITY = ["-c", "user.name=A", "-c", "user.email=a@example.org"]
+IDENTITY = ["-c", "user.name=A", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false"]
 
 
 @pytest.fixture

@@ -213,7 +213,7 @@ SHARDED = [
         "70b-shard-save", 2, "--shape 70b --base shard --activations save --micro-batch 1 --resident-gib 16",
         tokens_per_second=2_000, peak_gib=120,
     ),
-    stored(  # but 70B so
+    stored(  # two times 80 GB hold 70B so
         "70b-shard-tight", 2,
         "--shape 70b --base shard --activations offload --micro-batch 1 --prefetch 1 --resident-gib 0",
         tokens_per_second=2_000, peak_gib=120,
