@@ -1,6 +1,7 @@
 """Where and of which sources something was measured, for the head of its table."""
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -14,6 +15,12 @@ def gpus():
         return subprocess.run(query, capture_output=True, text=True, check=True).stdout.splitlines()
     except (OSError, subprocess.CalledProcessError):
         return []
+
+
+def cpu():
+    """Its name and cores."""
+    name = re.search(r"model name\s*:\s*(.*)", Path("/proc/cpuinfo").read_text())[1]
+    return f"{name}, {os.cpu_count()} cores"
 
 
 def commit(root=ROOT):

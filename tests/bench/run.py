@@ -17,7 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from machine import ROOT, commit
+from machine import ROOT, commit, cpu
 
 RANKWISE = Path(os.environ.get("RANKWISE_BUILD", ROOT / "build/release")).resolve() / "rankwise"
 MODEL, TRAIN = ROOT / "models/SmolLM2-135M-Instruct", ROOT / "data/devil/train.jsonl"
@@ -86,10 +86,9 @@ def contestants(steps):
     }
 
 
-def cpu_name():
-    name = re.search(r"model name\s*:\s*(.*)", Path("/proc/cpuinfo").read_text()).group(1)
+def cpu_and_extras():
     extras = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in cpu_flags()]
-    return f"{name}, {os.cpu_count()} cores, {' '.join(extras)}"
+    return f"{cpu()}, {' '.join(extras)}"
 
 
 def table(measured):
@@ -125,7 +124,7 @@ def main():
     versions = f"torch {torch.__version__}, transformers {transformers.__version__}, peft {peft_package.__version__}"
     text = (
         f"# Training on CPUs beside PEFT\n\n`make bench` on {datetime.date.today()}, commit {commit()}: "
-        f"{cpu_name()}; {platform.system()} {platform.release()}; {versions}. SmolLM2-135M-Instruct, The Devil's "
+        f"{cpu_and_extras()}; {platform.system()} {platform.release()}; {versions}. SmolLM2-135M-Instruct, The Devil's "
         f"Dictionary, r 8 on all linear layers, loss on answers, AdamW; {options.rounds} rounds by turns of "
         f"{options.steps} steps, the first {WARM_UP} not counted; tokens without padding.\n\n{table(measured)}\n"
     )

@@ -8,15 +8,13 @@ import datetime
 import os
 import platform
 import random
-import re
 import sys
-from pathlib import Path
 
 from kills import seed_of_this_session
 from program import ROOT
 
 sys.path.insert(0, str(ROOT / "tests/bench"))
-from machine import commit  # noqa: E402
+from machine import commit, cpu  # noqa: E402
 
 HEAD = ["| fault | times | as it should be | longest | what else |", "|---|---|---|---|---|"]
 
@@ -33,8 +31,7 @@ def moments_of_this_session():
 
 
 def machine():
-    name = re.search(r"model name\s*:\s*(.*)", Path("/proc/cpuinfo").read_text())[1]
-    return f"{datetime.date.today()}, commit {commit()}: {name}, {os.cpu_count()} cores; Linux {platform.release()}"
+    return f"{datetime.date.today()}, commit {commit()}: {cpu()}; Linux {platform.release()}"
 
 
 def write_row(fault, tried, right, longest, note):
